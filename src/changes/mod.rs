@@ -1,0 +1,149 @@
+//! What changed and whose it is.
+//!
+//! Git yields paths ([`History`], the port; `git` is its adapter); which apps they touch is a pure function of apps, rules
+//! and paths. Every verdict carries all its reasons, for the apps left out too.
+
+pub mod git;
+
+use crate::names::{CommitId, RepoPath};
+use crate::yaml::Place;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+/// How a path changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// Its content, mode, link target or submodule commit differs.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// A changed path. A rename is two: the old path deleted, the new one added.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Change {
+    /// The path.
+    pub path: RepoPath,
+    /// How.
+    pub kind: ChangeKind,
+    /// True when it is not committed (modified, staged or untracked).
+    pub dirty: bool,
+}
+
+/// An entry of a commit's tree, or of the work tree over it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TreeEntry {
+    /// The path.
+    pub path: RepoPath,
+    /// Git's mode: `0o100644`, `0o100755`, `0o120000` (link), `0o160000` (submodule).
+    pub mode: u32,
+    /// The object id, hex.
+    pub id: String,
+}
+
+/// A commit, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CommitInfo {
+    /// Its id.
+    pub id: CommitId,
+    /// The first line of its message.
+    pub subject: String,
+    /// Its author's name.
+    pub author: String,
+    /// When it was committed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+}
+
+/// HEAD.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Head {
+    /// The commit.
+    pub commit: CommitInfo,
+    /// The branch, when HEAD is on one.
+    pub branch: Option<String>,
+    /// As `git describe --tags --always` tells it.
+    pub describe: String,
+    /// The remote `origin`'s URL without credentials, when there is one.
+    pub source: Option<String>,
+}
+
+/// How two commits stand to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ancestry {
+    /// They are the same.
+    Same,
+    /// The first is an ancestor of the second.
+    Ancestor,
+    /// The second is an ancestor of the first.
+    Descendant,
+    /// Neither.
+    Diverged,
+    /// The history here does not reach far enough to tell.
+    Unknown,
+}
+
+/// A repository's history and work tree, read only. Calls block: run them off the async threads.
+pub trait History: Send + Sync {
+    /// The root of the work tree.
+    fn root(&self) -> &std::path::Path;
+
+    /// HEAD.
+    fn head(&self) -> crate::error::Result<Head>;
+
+    /// The commit a revision names; `None` when it does not exist here (see [`History::is_shallow`]).
+    fn resolve(&self, revision: &str) -> crate::error::Result<Option<CommitId>>;
+
+    /// A commit of this repository, for people.
+    fn commit(&self, id: &CommitId) -> crate::error::Result<CommitInfo>;
+
+    /// True when history is cut off.
+    fn is_shallow(&self) -> bool;
+
+    /// The paths that differ between the trees of two commits, sorted.
+    fn changes(&self, base: &CommitId, head: &CommitId) -> crate::error::Result<Vec<Change>>;
+
+    /// The paths that differ between HEAD and the work tree, untracked ones among them, ignored ones not, sorted.
+    fn dirty(&self) -> crate::error::Result<Vec<Change>>;
+
+    /// The best common ancestor; `None` when there is none here.
+    fn merge_base(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Option<CommitId>>;
+
+    /// How `one` stands to `two`.
+    fn ancestry(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Ancestry>;
+
+    /// The files below `dir` in a commit (the file itself when it is one), sorted; none when it is not there.
+    fn files(&self, commit: &CommitId, dir: &RepoPath) -> crate::error::Result<Vec<TreeEntry>>;
+
+    /// A file's content in a commit.
+    fn read(&self, commit: &CommitId, path: &RepoPath) -> crate::error::Result<Option<Vec<u8>>>;
+
+    /// The entry a path of the work tree would get if it were committed: mode and object id of what is on disk.
+    fn hash_on_disk(&self, path: &RepoPath) -> crate::error::Result<Option<TreeEntry>>;
+}
+
+/// Why a path is an app's input, or is not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Rule {
+    /// What the rule is: `directory`, `uses`, `global`, `context`, `dockerfile`, `manifest`, `ignore`, …
+    pub kind: &'static str,
+    /// The pattern or path it matches, as people write it.
+    pub matches: String,
+    /// Where it stands (`apps.yaml:31:9`, `apps/web/convox.yml:4:5`); `None` for what needs no rule.
+    pub place: Option<Place>,
+    /// The chain from the rule to the app: `auth` → `ruby`.
+    pub through: Vec<String>,
+}
+
+/// One reason for a verdict: a path and the rule that makes it count.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct PathReason {
+    /// The change.
+    pub change: Change,
+    /// The rule.
+    pub rule: Rule,
+}

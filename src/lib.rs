@@ -1,0 +1,18 @@
+//! offbuild deploys exactly the changed apps of a monorepo to Convox racks and builds their images off the cluster.
+//!
+//! Data flows one way: read ([`config`], [`discovery`], [`manifest`], [`changes`], [`rack`] and [`registry`] as readers)
+//! → [`plan`] (pure) → act ([`deploy`] through the ports) → [`event`]s → [`journal`] and [`report`]. `run` alone names the
+//! adapters. `ARCHITECTURE.md` has the map.
+
+pub mod build;
+pub mod changes;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod hooks;
+pub mod manifest;
+pub mod names;
+pub mod rack;
+pub mod registry;
+pub mod secret;
+pub mod yaml;

@@ -1,0 +1,3 @@
+//! The `offbuild` program.
+
+fn main() {}

@@ -1,0 +1,90 @@
+//! Image registries: what is there already, what a tag points to, and how to log in.
+//!
+//! [`Registry`] is the port. `ecr` speaks AWS's API, `oci` the distribution API every registry has; `credentials` reads
+//! Docker's config file. The layers themselves go through the engine ([`crate::build::Builder::push`]).
+
+pub mod credentials;
+pub mod ecr;
+pub mod oci;
+
+use crate::names::{Digest, Repository};
+use crate::secret::Secret;
+use std::collections::BTreeMap;
+
+/// A user and password for a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user; `AWS` for ECR, `<token>` for an identity token.
+    pub user: String,
+    /// The password or token.
+    pub password: Secret,
+}
+
+/// How missing repositories are made (ECR only).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CreateOptions {
+    /// Tags cannot be moved once set.
+    pub immutable: bool,
+    /// Scan images on push.
+    pub scan_on_push: bool,
+    /// The lifecycle policy's JSON.
+    pub lifecycle_policy: Option<String>,
+}
+
+/// Why a registry could not be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RegistryError {
+    /// It did not answer.
+    #[error("registry `{host}` cannot be reached: {message}")]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// Why.
+        message: String,
+    },
+    /// It refused the login, or there is none.
+    #[error("registry `{host}` refused the login: {message}")]
+    Login {
+        /// The host.
+        host: String,
+        /// Why.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The repository is not there.
+    #[error("repository `{repository}` does not exist")]
+    NoRepository {
+        /// The repository.
+        repository: Repository,
+    },
+    /// Anything else it answered.
+    #[error("registry `{host}` failed: {message}")]
+    Failed {
+        /// The host.
+        host: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// One registry, or several behind one face.
+#[async_trait::async_trait]
+pub trait Registry: Send + Sync {
+    /// Which of `tags` exist in the repository, with the digest each points to. One call where the registry's API has one.
+    /// A repository that does not exist has none of them.
+    async fn find(&self, repository: &Repository, tags: &[String]) -> Result<BTreeMap<String, Digest>, RegistryError>;
+
+    /// Makes sure the repository exists; `true` when it was created. Creates only after "not found", and only where the
+    /// registry's repositories have to be created (ECR).
+    async fn ensure(&self, repository: &Repository, create: Option<&CreateOptions>) -> Result<bool, RegistryError>;
+
+    /// Gives the image with this digest one more tag, without moving a layer.
+    async fn retag(&self, repository: &Repository, digest: &Digest, tag: &str) -> Result<(), RegistryError>;
+
+    /// The labels of the image with this digest.
+    async fn labels(&self, repository: &Repository, digest: &Digest) -> Result<BTreeMap<String, String>, RegistryError>;
+
+    /// A login for the host; `None` when it is to be used without one. `fresh` asks for a new token after a refusal.
+    async fn login(&self, host: &str, fresh: bool) -> Result<Option<Login>, RegistryError>;
+}

@@ -1,0 +1,1 @@
+//! The integration tests: the binary in a scrubbed environment against real services on loopback.
