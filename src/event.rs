@@ -498,6 +498,10 @@ impl Events {
         let _ = self.inner.sender.send(event);
     }
 
+    /// x
+    pub async fn record(&self, kind: EventKind) {
+        self.send(kind);
+    }
     /// The redactor every event passes.
     #[must_use]
     pub fn redactor(&self) -> &Redactor {

@@ -6,12 +6,15 @@
 
 pub mod build;
 pub mod changes;
+pub mod cli;
 pub mod config;
+pub mod deploy;
 pub mod error;
 pub mod event;
 pub mod hooks;
 pub mod manifest;
 pub mod names;
+pub mod plan;
 pub mod rack;
 pub mod registry;
 pub mod secret;

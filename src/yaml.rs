@@ -9,7 +9,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span as RawSpan};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// More nodes than any honest file has, aliases counted as often as they are used: an alias bomb ends here.
 const MOST_NODES: usize = 200_000;
@@ -50,7 +50,7 @@ pub struct Document {
     /// The text.
     pub text: String,
     /// The tree; a null for an empty file.
-    pub root: Rc<Node>,
+    pub root: Arc<Node>,
     /// Two equal keys in one mapping, found on the way.
     pub problems: Vec<Problem>,
 }
@@ -79,7 +79,7 @@ pub enum Value {
         plain: bool,
     },
     /// A sequence.
-    Sequence(Vec<Rc<Node>>),
+    Sequence(Vec<Arc<Node>>),
     /// A mapping, in the order of the file.
     Mapping(Vec<Entry>),
 }
@@ -92,7 +92,7 @@ pub struct Entry {
     /// The bytes of the key.
     pub key_span: Range<usize>,
     /// The value.
-    pub value: Rc<Node>,
+    pub value: Arc<Node>,
 }
 
 impl Document {
@@ -112,11 +112,11 @@ impl Document {
 
     /// The node at a path of keys and indices, following merges.
     #[must_use]
-    pub fn at(&self, path: &[&str]) -> Option<Rc<Node>> {
-        let mut node = Rc::clone(&self.root);
+    pub fn at(&self, path: &[&str]) -> Option<Arc<Node>> {
+        let mut node = Arc::clone(&self.root);
         for key in path {
             node = match &node.value {
-                Value::Sequence(items) => Rc::clone(items.get(key.parse::<usize>().ok()?)?),
+                Value::Sequence(items) => Arc::clone(items.get(key.parse::<usize>().ok()?)?),
                 _ => node.get(key)?,
             };
         }
@@ -153,7 +153,7 @@ impl Node {
 
     /// The items of a sequence.
     #[must_use]
-    pub fn items(&self) -> Option<&[Rc<Node>]> {
+    pub fn items(&self) -> Option<&[Arc<Node>]> {
         match &self.value {
             Value::Sequence(items) => Some(items),
             _ => None,
@@ -176,7 +176,7 @@ impl Node {
         let Some(entries) = self.entries() else { return merged };
         merged.extend(entries.iter().filter(|entry| entry.key != "<<").cloned());
         for merge in entries.iter().filter(|entry| entry.key == "<<") {
-            let sources = merge.value.items().map_or_else(|| vec![Rc::clone(&merge.value)], <[Rc<Node>]>::to_vec);
+            let sources = merge.value.items().map_or_else(|| vec![Arc::clone(&merge.value)], <[Arc<Node>]>::to_vec);
             for entry in sources.iter().flat_map(|source| source.merged()) {
                 if !merged.iter().any(|known| known.key == entry.key) {
                     merged.push(entry);
@@ -188,7 +188,7 @@ impl Node {
 
     /// The value of a key, through merges.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<Rc<Node>> {
+    pub fn get(&self, key: &str) -> Option<Arc<Node>> {
         self.entry(key).map(|entry| entry.value)
     }
 
@@ -262,7 +262,7 @@ struct Reader<'t> {
     /// Byte offset of each character: the parser counts characters.
     offsets: Vec<usize>,
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
-    anchors: BTreeMap<usize, Rc<Node>>,
+    anchors: BTreeMap<usize, Arc<Node>>,
     nodes: usize,
     problems: Vec<Problem>,
 }
@@ -294,7 +294,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn document(&mut self) -> Result<Rc<Node>, Problem> {
+    fn document(&mut self) -> Result<Arc<Node>, Problem> {
         let mut root = None;
         loop {
             let (event, span) = self.next()?;
@@ -309,7 +309,7 @@ impl<'t> Reader<'t> {
             }
         }
         let empty =
-            || Rc::new(Node { span: 0..0, value: Value::Scalar { text: String::new(), plain: true }, aliased: false, anchored: false });
+            || Arc::new(Node { span: 0..0, value: Value::Scalar { text: String::new(), plain: true }, aliased: false, anchored: false });
         Ok(root.unwrap_or_else(empty))
     }
 
@@ -343,7 +343,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn node(&mut self, event: Event<'t>, span: Range<usize>, depth: usize) -> Result<Rc<Node>, Problem> {
+    fn node(&mut self, event: Event<'t>, span: Range<usize>, depth: usize) -> Result<Arc<Node>, Problem> {
         self.nodes += 1;
         if self.nodes > MOST_NODES || depth > 100 {
             return Err(self.problem(span.start, "too many or too deeply nested values"));
@@ -354,7 +354,7 @@ impl<'t> Reader<'t> {
                     return Err(self.problem(span.start, "an alias to something that contains it"));
                 };
                 self.nodes += count(&node);
-                return Ok(Rc::new(Node { aliased: true, ..(*node).clone() }));
+                return Ok(Arc::new(Node { aliased: true, ..(*node).clone() }));
             }
             Event::Scalar(text, style, anchor, _) => {
                 let value = Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
@@ -402,9 +402,9 @@ impl<'t> Reader<'t> {
             }
             _ => return Err(self.problem(span.start, "a value is missing")),
         };
-        let node = Rc::new(Node { span, value, aliased: false, anchored: anchor != 0 });
+        let node = Arc::new(Node { span, value, aliased: false, anchored: anchor != 0 });
         if anchor != 0 {
-            self.anchors.insert(anchor, Rc::clone(&node));
+            self.anchors.insert(anchor, Arc::clone(&node));
         }
         Ok(node)
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Everything that decides what an image holds, and nothing else. Equal values (labels apart) are built once.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ImageBuild {
     /// The directory BuildKit may read, absolute.
     pub context: PathBuf,
@@ -162,6 +162,9 @@ pub trait Builder: Send + Sync {
 
     /// The id a reference has on the engine; `None` when it is not there.
     async fn image_id(&self, reference: &str) -> Result<Option<ImageId>, BuildError>;
+
+    /// The layers of an image (an id or a reference) by their diff ids, lowest first.
+    async fn layers(&self, image: &str) -> Result<Vec<String>, BuildError>;
 
     /// Removes a name from the engine; the image goes with its last name. Not being there is no error.
     async fn untag(&self, reference: &str) -> Result<(), BuildError>;

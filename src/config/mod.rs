@@ -263,6 +263,12 @@ impl HookKind {
         self.stage().name()
     }
 
+    /// True for the hooks that run with the build: once per app, and only when an image is built.
+    #[must_use]
+    pub fn is_of_build(self) -> bool {
+        matches!(self, Self::BeforeBuild | Self::AfterBuild)
+    }
+
     /// The stage it is.
     #[must_use]
     pub fn stage(self) -> Stage {

@@ -12,7 +12,7 @@ const BUILD_KEYS: [&str; 3] = ["args", "manifest", "path"];
 
 /// The services of the file, in its order.
 pub(super) fn services(source: &mut Source<'_>) -> Vec<Service> {
-    let root = std::rc::Rc::clone(&source.document.root);
+    let root = std::sync::Arc::clone(&source.document.root);
     if root.entries().is_none() {
         let help = Some("it starts with `services:`".to_owned());
         source.problem(root.span.start, format!("a manifest is a mapping, not {}", root.kind()), help);

@@ -14,7 +14,7 @@ use crate::names::ServiceName;
 use crate::yaml::{Document, Entry, Node, Place, Problem};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 mod text;
 
@@ -61,12 +61,12 @@ impl Manifest {
 }
 
 /// The mapping that holds the services, when it is written where it stands.
-fn container(document: &Document, generation: u8) -> Option<Rc<Node>> {
+fn container(document: &Document, generation: u8) -> Option<Arc<Node>> {
     if generation == 1 && is_first_format(&document.root) {
-        return Some(Rc::clone(&document.root));
+        return Some(Arc::clone(&document.root));
     }
     let services = document.root.entries()?.iter().find(|entry| entry.key == "services")?;
-    (!services.value.aliased).then(|| Rc::clone(&services.value))
+    (!services.value.aliased).then(|| Arc::clone(&services.value))
 }
 
 /// Where the services start.
@@ -279,7 +279,7 @@ fn overruled(service: &Node) -> bool {
     let entries = service.entries().unwrap_or_default();
     let mut behind = entries.iter().skip_while(|entry| entry.key != "image");
     behind.any(|entry| {
-        let sources = entry.value.items().map_or_else(|| vec![Rc::clone(&entry.value)], <[_]>::to_vec);
+        let sources = entry.value.items().map_or_else(|| vec![Arc::clone(&entry.value)], <[_]>::to_vec);
         entry.key == "<<" && sources.iter().any(|source| source.get("image").is_some())
     })
 }

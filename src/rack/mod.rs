@@ -289,6 +289,33 @@ pub enum RackError {
     Cancelled,
 }
 
+impl RackError {
+    /// What to do next, where there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Login { rack, .. } => {
+                Some(format!("check `racks.{rack}.password` in apps.yaml, CONVOX_PASSWORD, or log in again: convox login HOST"))
+            }
+            Self::Unreachable { hint, rack, .. } => {
+                Some(hint.clone().unwrap_or_else(|| format!("check `racks.{rack}.host` and the network, then: offbuild doctor")))
+            }
+            Self::NoApp { app, rack } => {
+                Some(format!("create it: convox apps create {app} --rack {rack}, or name it with `name: {{{rack}: …}}` in apps.yaml"))
+            }
+            Self::Updating { app, rack, .. } => {
+                Some(format!("wait for it (convox apps info -a {app} --rack {rack}), or: convox apps cancel {app} --rack {rack}"))
+            }
+            Self::Build { .. } => Some("read the build log above; a missing variable is set with: convox env set NAME=VALUE".to_owned()),
+            Self::Timeout { outcome_unknown: true, .. } | Self::Unknown { .. } => {
+                Some("see what is live (offbuild status), then deploy again: it looks before it acts".to_owned())
+            }
+            Self::Timeout { .. } => Some("give it more time with `timeouts:` in apps.yaml".to_owned()),
+            Self::Refused { .. } | Self::Unsupported { .. } | Self::Push { .. } | Self::Cancelled => None,
+        }
+    }
+}
+
 /// Pushes an image that is in its repository to another place; [`Deliver::External`] needs it.
 #[async_trait::async_trait]
 pub trait ImageMover: Send + Sync {

@@ -9,7 +9,7 @@ use super::values;
 use crate::build::{NamedContext, SecretSource, SshSource};
 use crate::names::ImageRef;
 use crate::yaml::{Entry, Node};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// The keys that are honoured.
 const KEYS: [&str; 17] = [
@@ -255,7 +255,7 @@ fn secrets(source: &mut Source<'_>, key: &Entry, build: &mut ServiceBuild) {
 }
 
 /// A secret's name at the top level and the id the Dockerfile asks for; the long form's `target` is the id.
-fn secret_names(source: &mut Source<'_>, item: &Rc<Node>) -> Option<(String, String)> {
+fn secret_names(source: &mut Source<'_>, item: &Arc<Node>) -> Option<(String, String)> {
     let at = item.span.start;
     if item.entries().is_none() {
         let name = source.text(item, at, "secrets")?;

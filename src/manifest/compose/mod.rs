@@ -11,7 +11,7 @@ use super::source::Source;
 use super::{Service, ServiceBuild};
 use crate::names::ImageRef;
 use crate::yaml::{Entry, Node};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// The services of the file, in its order.
 pub(super) fn services(source: &mut Source<'_>) -> Vec<Service> {
@@ -53,7 +53,7 @@ pub(super) fn lend(source: &mut Source<'_>, services: &mut [Service]) {
 
 /// The entries that are services.
 fn listed(source: &mut Source<'_>) -> Vec<Entry> {
-    let root = Rc::clone(&source.document.root);
+    let root = Arc::clone(&source.document.root);
     if root.entries().is_none() {
         let help = Some("it starts with `services:`".to_owned());
         source.problem(root.span.start, format!("a compose file is a mapping, not {}", root.kind()), help);

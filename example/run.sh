@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The demo: deploys the monorepo beside this file to a sandbox, with the real Docker Engine. Brings what is missing first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/services.sh
+need_engine
+export PATH=$PATH:/usr/sbin:/sbin
+exec cargo run --quiet --locked -- demo "$@"

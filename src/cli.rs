@@ -1,0 +1,347 @@
+//! The command line: what can be asked for. What is done about it is `run`'s.
+
+use crate::plan::{Gate, OnFailure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Deploys exactly the changed apps of a monorepo to Convox racks, building their images off the cluster.
+#[derive(Debug, Parser)]
+#[command(name = "offbuild", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done · 1 something failed · 2 usage or configuration · 3 a needed service cannot be used · \
+                        4 refused by a guard · 5 lock held · 130/143 interrupted")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", env = "OFFBUILD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Work in this directory
+    #[arg(short = 'C', long = "directory", global = true, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Say more: whole build logs
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Say only results and errors
+    #[arg(short, long, global = true, env = "SILENT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build, push and release the changed apps
+    Deploy(Deploy),
+    /// Show which apps changed; with --base it needs no rack
+    Changed(Changed),
+    /// Show what a deploy would do, step by step
+    Plan(PlanArgs),
+    /// Build and push images without releasing anything
+    Build(BuildArgs),
+    /// Check the configuration
+    Validate,
+    /// Show the resolved configuration of an app on a rack, with where each value comes from
+    Config(ConfigArgs),
+    /// Show what is live where
+    Status(Selection),
+    /// Write an apps.yaml that explains every key
+    Init(InitArgs),
+    /// Print the JSON Schema of apps.yaml
+    Schema,
+    /// List past runs
+    History,
+    /// Show a past run
+    Show(RunArgs),
+    /// Write the HTML page of a past run
+    Report(ReportArgs),
+    /// Serve racks of both versions and an image registry on loopback
+    Sandbox(SandboxArgs),
+    /// Deploy the example monorepo to a sandbox with the real Docker Engine
+    Demo(DemoArgs),
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Which apps and racks.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Selection {
+    /// Apps: a name, a glob, a path, `tag:NAME`, or `!…` to leave out
+    #[arg(value_name = "APP")]
+    pub apps: Vec<String>,
+    /// Only this rack (may be given several times)
+    #[arg(long = "rack", short = 'r', value_name = "RACK")]
+    pub racks: Vec<String>,
+}
+
+/// What the apps are compared with.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Base {
+    /// Compare with this revision (its merge base with HEAD) instead of what runs on the racks
+    #[arg(long, value_name = "REV", env = "OFFBUILD_BASE")]
+    pub base: Option<String>,
+    /// Deepen a shallow clone when the base is not here
+    #[arg(long)]
+    pub fetch: bool,
+    /// Exit 3 instead of deploying when the base is not here
+    #[arg(long)]
+    pub strict_base: bool,
+}
+
+/// Guards and how to pass them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Guards {
+    /// Deploy to protected racks without asking
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Deploy uncommitted changes; the tag gets `-dirty.HASH`
+    #[arg(long)]
+    pub allow_dirty: bool,
+    /// Deploy over a commit this one does not descend from
+    #[arg(long)]
+    pub allow_diverged: bool,
+    /// What to do when the live commit is newer: `refuse` (exit 4) or `ok` (exit 0)
+    #[arg(long, value_enum, default_value_t)]
+    pub stale: Stale,
+    /// Deploy this app although somebody rolled it back (may be given several times)
+    #[arg(long, value_name = "APP")]
+    pub release_hold: Vec<String>,
+    /// Wait this long for another run of the same rack
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub lock_wait: String,
+}
+
+/// What a stale target means for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Stale {
+    /// Exit 4.
+    #[default]
+    Refuse,
+    /// Exit 0: a newer commit is live, which is as good.
+    Ok,
+}
+
+/// How work is carried out.
+#[derive(Debug, Clone, Args)]
+pub struct Work {
+    /// Builds in flight: a number, a percentage of the cores, or `auto`
+    #[arg(short, long, value_name = "N|P%|auto")]
+    pub jobs: Option<String>,
+    /// Stop all builds when one fails
+    #[arg(long)]
+    pub fail_fast: bool,
+}
+
+/// How the run tells about itself.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Output {
+    /// `text`, or `json` for a report on standard output
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Write the events as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Write the run's HTML page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// The form of what goes to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `offbuild deploy`.
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Every selected app, changed or not
+    #[arg(long)]
+    pub all: bool,
+    /// What to compare with.
+    #[command(flatten)]
+    pub base: Base,
+    /// Show the plan and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Continue the last run: what is built, pushed, staged or promoted is adopted
+    #[arg(long)]
+    pub resume: bool,
+    /// Stage the releases, promote nothing
+    #[arg(long)]
+    pub no_promote: bool,
+    /// When lanes start: when `all` images are pushed, or each `app`'s own
+    #[arg(long, value_enum, default_value_t)]
+    pub gate: Gate,
+    /// What a failed target stops
+    #[arg(long, value_enum, default_value_t)]
+    pub on_failure: OnFailure,
+    /// Guards.
+    #[command(flatten)]
+    pub guards: Guards,
+    /// How.
+    #[command(flatten)]
+    pub work: Work,
+    /// Output.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `offbuild changed`.
+#[derive(Debug, Args)]
+pub struct Changed {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// What to compare with.
+    #[command(flatten)]
+    pub base: Base,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ChangedFormat,
+    /// Exit 1 when something changed, 0 when not, 2 on an error
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// The forms of `changed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ChangedFormat {
+    /// Targets with verdict and reasons.
+    #[default]
+    Text,
+    /// The names of the changed apps, a line each.
+    Names,
+    /// Everything, for programs.
+    Json,
+    /// A matrix for GitHub's `fromJSON`.
+    Matrix,
+}
+
+/// `offbuild plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Every selected app, changed or not
+    #[arg(long)]
+    pub all: bool,
+    /// What to compare with.
+    #[command(flatten)]
+    pub base: Base,
+    /// Plan with uncommitted changes
+    #[arg(long)]
+    pub allow_dirty: bool,
+    /// `text` or `json`
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `offbuild build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Every selected app, changed or not
+    #[arg(long)]
+    pub all: bool,
+    /// What to compare with.
+    #[command(flatten)]
+    pub base: Base,
+    /// Build uncommitted changes; the tag gets `-dirty.HASH`
+    #[arg(long)]
+    pub allow_dirty: bool,
+    /// How.
+    #[command(flatten)]
+    pub work: Work,
+    /// Output.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `offbuild config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The target, `app@rack`, or an app for all its racks
+    #[arg(value_name = "APP[@RACK]")]
+    pub target: String,
+}
+
+/// `offbuild init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Print it, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A past run.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Its id, the beginning of it, or `latest`
+    #[arg(default_value = "latest")]
+    pub run: String,
+}
+
+/// `offbuild report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Its id, the beginning of it, or `latest`
+    #[arg(default_value = "latest")]
+    pub run: String,
+    /// Where to write it
+    #[arg(short, long, value_name = "FILE", default_value = "offbuild.html")]
+    pub output: PathBuf,
+}
+
+/// `offbuild sandbox`.
+#[derive(Debug, Args)]
+pub struct SandboxArgs {
+    /// A rack: NAME=VERSION[:PORT] with VERSION 2 or 3 (may be given several times)
+    #[arg(long = "rack", value_name = "NAME=VERSION[:PORT]")]
+    pub racks: Vec<String>,
+    /// An app: RACK/NAME[:GENERATION] (may be given several times)
+    #[arg(long = "app", value_name = "RACK/NAME[:GENERATION]")]
+    pub apps: Vec<String>,
+    /// A fault to begin with (may be given several times); `help` lists them
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub faults: Vec<String>,
+    /// Where its state is kept
+    #[arg(long, value_name = "DIR", default_value = ".offbuild/sandbox")]
+    pub state: PathBuf,
+    /// The registry's port; 0 takes a free one
+    #[arg(long, default_value_t = 0)]
+    pub registry_port: u16,
+    /// Serve the registry as ECR does: repositories have to be created
+    #[arg(long)]
+    pub ecr: bool,
+}
+
+/// `offbuild demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep the monorepo and the sandbox's state, and say where
+    #[arg(long)]
+    pub keep: bool,
+}

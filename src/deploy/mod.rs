@@ -1,0 +1,232 @@
+//! Carries out a plan: images in parallel, one serial lane per rack.
+//!
+//! One loop owns the run's state ([`schedule::Schedule`]): it starts what may start, hears how it ended, and takes the
+//! signals. `images` is what is done once per app, `lanes` what is done per target; both speak to the ports only, and tell
+//! what they do as events. What they start they record before doing it.
+
+pub mod hook_env;
+pub mod images;
+pub mod lanes;
+mod pushes;
+pub mod schedule;
+
+use crate::build::Builder;
+use crate::event::{EventKind, Events, FailureClass, Stage, Step, StepOutcome, TargetOutcome};
+use crate::hooks::HookRunner;
+use crate::names::{AppName, RackName, Target};
+use crate::plan::{Plan, Until};
+use crate::rack::Rack;
+use crate::registry::Registry;
+use schedule::{Failure, ImagesOutcome, Schedule, Work};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Everything that touches the outside.
+#[derive(Clone)]
+pub struct Ports {
+    /// The engine.
+    pub builder: Arc<dyn Builder>,
+    /// The registries.
+    pub registry: Arc<dyn Registry>,
+    /// The racks, by name.
+    pub racks: BTreeMap<RackName, Arc<dyn Rack>>,
+    /// The hooks.
+    pub hooks: Arc<dyn HookRunner>,
+}
+
+/// A signal that asks the run to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT.
+    Int,
+    /// SIGTERM.
+    Term,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Each target's outcome.
+    pub targets: BTreeMap<Target, TargetOutcome>,
+    /// Apps whose images are not all in their repositories.
+    pub failed_apps: Vec<AppName>,
+    /// The signal that ended it, when one did.
+    pub signal: Option<Signal>,
+}
+
+/// What every task of a run shares.
+pub(crate) struct Context {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) ports: Ports,
+    pub(crate) events: Events,
+    pub(crate) cancel: CancellationToken,
+    /// Fires with the first failure under `--fail-fast`, and with `cancel`.
+    pub(crate) stop_builds: CancellationToken,
+    pub(crate) builds: images::Builds,
+    pub(crate) pushes: Arc<pushes::Pushes>,
+}
+
+enum Done {
+    Images(AppName, ImagesOutcome),
+    Target(Target, TargetOutcome, u64),
+}
+
+/// Carries out the plan and tells how each target ended. The first signal lets nothing new start, stops builds and hooks, and
+/// awaits a promote under way; the second one drops everything.
+pub async fn run(plan: Arc<Plan>, ports: Ports, events: &Events, mut signals: UnboundedReceiver<Signal>) -> Ended {
+    let cancel = CancellationToken::new();
+    let context = Arc::new(Context {
+        builds: images::Builds::new(&plan),
+        pushes: Arc::default(),
+        plan: Arc::clone(&plan),
+        ports,
+        events: events.clone(),
+        stop_builds: cancel.child_token(),
+        cancel: cancel.clone(),
+    });
+    let mut schedule = Schedule::new(&plan);
+    let mut tasks: JoinSet<Done> = JoinSet::new();
+    let mut signal = None;
+    let mut signals_open = true;
+    loop {
+        for work in schedule.ready(&plan) {
+            start(work, &context, &mut tasks).await;
+        }
+        if tasks.is_empty() {
+            break;
+        }
+        tokio::select! {
+            Some(done) = tasks.join_next() => match done {
+                Ok(Done::Images(app, outcome)) => {
+                    if schedule.images_ended(&app, outcome) {
+                        context.stop_builds.cancel();
+                    }
+                }
+                Ok(Done::Target(target, outcome, millis)) => {
+                    events.record(EventKind::TargetFinished { target: target.clone(), millis, outcome: outcome.clone() }).await;
+                    if schedule.target_ended(&target, outcome) {
+                        context.stop_builds.cancel();
+                    }
+                }
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => {}
+            },
+            received = signals.recv(), if signals_open => match received {
+                None => signals_open = false,
+                Some(received) => {
+                    let now = signal.is_some();
+                    signal = Some(received);
+                    let name = if received == Signal::Int { "INT" } else { "TERM" };
+                    events.record(EventKind::Interrupted { signal: name.to_owned(), now }).await;
+                    cancel.cancel();
+                    schedule.interrupt();
+                    if now {
+                        tasks.shutdown().await;
+                        break;
+                    }
+                }
+            },
+        }
+    }
+    let mut targets: BTreeMap<Target, TargetOutcome> =
+        schedule.outcomes().map(|(target, outcome)| (target.clone(), outcome.clone())).collect();
+    for target in plan.targets() {
+        if !targets.contains_key(&target.target) {
+            // Only a second signal leaves a target without an outcome.
+            let outcome = TargetOutcome::Cancelled;
+            events.record(EventKind::TargetFinished { target: target.target.clone(), millis: 0, outcome: outcome.clone() }).await;
+            targets.insert(target.target.clone(), outcome);
+        }
+    }
+    Ended { targets, failed_apps: schedule.failed_apps().cloned().collect(), signal }
+}
+
+async fn start(work: Work, context: &Arc<Context>, tasks: &mut JoinSet<Done>) {
+    let context = Arc::clone(context);
+    match work {
+        Work::Images(app) => {
+            tasks.spawn(async move {
+                let outcome = images::make(&app, &context).await;
+                Done::Images(app, outcome)
+            });
+        }
+        Work::Release(target, images) => {
+            tasks.spawn(async move {
+                let began = Instant::now();
+                let outcome = lanes::release(&target, &images, &context).await;
+                Done::Target(target, outcome, millis(began))
+            });
+        }
+        Work::Ended(target, outcome) => {
+            // A build-only run has no lanes to tell about.
+            if context.plan.options.until != Until::Push {
+                context.events.record(EventKind::TargetFinished { target, millis: 0, outcome }).await;
+            }
+        }
+    }
+}
+
+pub(crate) fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How a step ended that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It failed.
+    Failed { class: FailureClass, message: String, hint: Option<String> },
+    /// The rack went back.
+    RolledBack(String),
+    /// It was asked to stop.
+    Cancelled,
+}
+
+impl Stop {
+    pub(crate) fn failed(class: FailureClass, message: impl Into<String>) -> Self {
+        Self::Failed { class, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        match self {
+            Self::Failed { class, message, .. } => Self::Failed { class, message, hint: Some(hint.into()) },
+            other => other,
+        }
+    }
+}
+
+impl Context {
+    /// Runs one step: its start is on record before `work` begins, its end before anything else does.
+    pub(crate) async fn step<T, F>(&self, step: &Step, detail: impl Into<String>, work: F) -> Result<T, Stop>
+    where
+        F: Future<Output = Result<T, Stop>>,
+    {
+        self.events.record(EventKind::StepStarted { step: step.clone(), detail: detail.into() }).await;
+        let began = Instant::now();
+        let result = work.await;
+        let outcome = match &result {
+            Ok(_) => StepOutcome::Done,
+            Err(Stop::Failed { class, message, hint }) => {
+                StepOutcome::Failed { class: *class, message: message.clone(), hint: hint.clone() }
+            }
+            Err(Stop::RolledBack(message)) => StepOutcome::RolledBack { message: message.clone() },
+            Err(Stop::Cancelled) => StepOutcome::Cancelled,
+        };
+        self.events.record(EventKind::StepFinished { step: step.clone(), millis: millis(began), outcome }).await;
+        result
+    }
+}
+
+pub(crate) fn failure(stage: Stage, stop: Stop) -> Option<Failure> {
+    match stop {
+        Stop::Failed { class, message, hint } => Some(Failure { stage, class, message, hint }),
+        Stop::RolledBack(message) => Some(Failure { stage, class: FailureClass::Promote, message, hint: None }),
+        Stop::Cancelled => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! The plan: everything that will be done, and why. It leaves nothing to decide.
+//!
+//! [`planner::plan`] makes it from facts that were read before, without touching the outside; `deploy` carries it out;
+//! `offbuild plan` prints it. What only the run can know (a digest of an image not built yet, the id of a release) is left
+//! open as exactly that.
+
+pub mod planner;
+pub mod show;
+
+use crate::build::ImageBuild;
+use crate::changes::Head;
+use crate::config::{HookConfig, HookKind, TargetConfig, Timeouts};
+use crate::event::FailureClass;
+use crate::manifest::Manifest;
+use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, ReleaseId, Repository, RunId, ServiceName, Target};
+use crate::registry::CreateOptions;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// When a lane may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    /// When every selected image is pushed: a broken build releases nothing.
+    #[default]
+    All,
+    /// A target starts when its own images are pushed.
+    App,
+}
+
+/// What a failed target stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// The rest of its rack's lane.
+    #[default]
+    StopRack,
+    /// Nothing but what comes `after` it.
+    Continue,
+    /// Every lane.
+    StopAll,
+}
+
+/// How the plan is to be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Options {
+    /// When lanes start.
+    pub gate: Gate,
+    /// What a failed target stops.
+    pub on_failure: OnFailure,
+    /// One failed build stops the others.
+    pub fail_fast: bool,
+    /// Weight of the builds in flight at most.
+    pub jobs: usize,
+    /// How far the run goes.
+    pub until: Until,
+}
+
+/// How far a run goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// Images are built and pushed (`offbuild build`).
+    Push,
+    /// Releases are staged, not promoted (`--no-promote`).
+    Stage,
+    /// Releases are promoted.
+    #[default]
+    Promote,
+}
+
+/// Everything that will be done.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The run it is for.
+    pub run: RunId,
+    /// The commit that is deployed.
+    pub head: Head,
+    /// The sha of the images' tags: the commit's, with `-dirty.<hash>` behind it when uncommitted changes are in.
+    pub revision: String,
+    /// How it is carried out.
+    pub options: Options,
+    /// The distinct image builds; [`ImageAction::Build`] names them by index.
+    pub builds: Vec<BuildPlan>,
+    /// The apps of which something is released, by name.
+    pub apps: BTreeMap<AppName, AppPlan>,
+    /// One lane per rack, in the order of the configuration.
+    pub lanes: Vec<LanePlan>,
+    /// Notes for the reader: apps that were removed, paths nobody owns, a base that could not be read.
+    pub notes: Vec<String>,
+    /// The page of the CI job, when there is one.
+    pub ci_url: Option<String>,
+}
+
+/// One distinct build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildPlan {
+    /// What is built.
+    pub build: ImageBuild,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+    /// Who uses it; the first one's progress shows it.
+    pub used_by: Vec<(AppName, ServiceName)>,
+    /// How much of the jobs it takes.
+    pub weight: usize,
+}
+
+/// What is done once per app, whatever the number of racks.
+#[derive(Debug, Clone)]
+pub struct AppPlan {
+    /// Its name.
+    pub name: AppName,
+    /// Its directory, absolute: the hooks' working directory.
+    pub dir: PathBuf,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Its images, in the manifest's order.
+    pub images: Vec<ImagePlan>,
+    /// All its hooks; those of the build run only when an image is built.
+    pub hooks: BTreeMap<HookKind, HookConfig>,
+    /// The racks it goes to in this run.
+    pub racks: Vec<RackName>,
+    /// Limits of build, push and build hooks.
+    pub timeouts: Timeouts,
+}
+
+impl AppPlan {
+    /// True when an image of it is built, so that the build hooks run.
+    #[must_use]
+    pub fn builds(&self) -> bool {
+        self.images.iter().any(|image| matches!(image.action, ImageAction::Build { .. }))
+    }
+}
+
+/// One image of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePlan {
+    /// The service.
+    pub service: ServiceName,
+    /// Where it goes.
+    pub repository: Repository,
+    /// The tag of this commit.
+    pub tag: String,
+    /// The tag of its content.
+    pub fingerprint_tag: String,
+    /// The tag that moves along, when one does.
+    pub latest_tag: Option<String>,
+    /// Create the repository when it is missing, and how.
+    pub create: Option<CreateOptions>,
+    /// What is done.
+    pub action: ImageAction,
+}
+
+impl ImagePlan {
+    /// `repository:tag`.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+}
+
+/// What is done about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageAction {
+    /// It is built and pushed.
+    Build {
+        /// Index in [`Plan::builds`].
+        build: usize,
+    },
+    /// An image with this fingerprint is in the registry: it gets this commit's tag.
+    Reuse {
+        /// Its digest.
+        digest: Digest,
+    },
+    /// This commit's tag is there already, with this fingerprint.
+    Present {
+        /// Its digest.
+        digest: Digest,
+    },
+    /// This commit's tag is there with other content: the app stops.
+    Conflict {
+        /// What it points to.
+        digest: Digest,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl ImageAction {
+    /// The word of plan and events.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Build { .. } => "build",
+            Self::Reuse { .. } => "reuse",
+            Self::Present { .. } => "present",
+            Self::Conflict { .. } => "conflict",
+        }
+    }
+}
+
+/// The serial queue of one rack.
+#[derive(Debug, Clone)]
+pub struct LanePlan {
+    /// The rack.
+    pub rack: RackName,
+    /// Racks of this plan whose lanes must have finished well.
+    pub after: Vec<RackName>,
+    /// Its targets, in the order in which they are released.
+    pub targets: Vec<TargetPlan>,
+}
+
+/// One app on one rack.
+#[derive(Debug, Clone)]
+pub struct TargetPlan {
+    /// The target.
+    pub target: Target,
+    /// Its settings.
+    pub config: TargetConfig,
+    /// What is to be done.
+    pub decision: Decision,
+    /// Why, a line each.
+    pub reasons: Vec<String>,
+    /// What it was compared with, and where that came from.
+    pub base: Option<CommitId>,
+    /// Where the base came from (`rack`, `--base`, …).
+    pub base_source: String,
+    /// What is live now.
+    pub live: Option<PlannedLive>,
+    /// Apps of this lane that come first.
+    pub after: Vec<AppName>,
+    /// The manifest that will be rewritten.
+    pub manifest: std::sync::Arc<Manifest>,
+    /// What is recorded with the rack's build.
+    pub description: String,
+}
+
+/// What was live when the plan was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedLive {
+    /// The release, which must still be active right before the promote.
+    pub release: ReleaseId,
+    /// The commit of its build.
+    pub commit: Option<CommitId>,
+    /// The fingerprint of its build.
+    pub fingerprint: Option<Fingerprint>,
+    /// The manifest of its build.
+    pub manifest: String,
+    /// True when the app was running.
+    pub running: bool,
+}
+
+/// What is to be done with a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Release it.
+    Release,
+    /// Leave it alone: nothing of it changed.
+    UpToDate,
+    /// Leave it alone: somebody rolled it back.
+    Held {
+        /// The commit it was rolled back from.
+        from: Option<CommitId>,
+    },
+    /// Leave it alone: what is live is newer.
+    Stale {
+        /// What is live.
+        live: CommitId,
+    },
+    /// It cannot be planned: the rack refused, the app is not there, the guard says no.
+    Failed {
+        /// The class.
+        class: FailureClass,
+        /// What and why.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+}
+
+impl Decision {
+    /// The word of plan and events.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Release => "deploy",
+            Self::UpToDate => "up-to-date",
+            Self::Held { .. } => "held",
+            Self::Stale { .. } => "stale",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+impl Plan {
+    /// All targets, lane by lane.
+    pub fn targets(&self) -> impl Iterator<Item = &TargetPlan> {
+        self.lanes.iter().flat_map(|lane| &lane.targets)
+    }
+
+    /// The targets that are to be released.
+    pub fn releases(&self) -> impl Iterator<Item = &TargetPlan> {
+        self.targets().filter(|target| target.decision == Decision::Release)
+    }
+}
+
+#[cfg(test)]
+mod tests;

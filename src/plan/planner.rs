@@ -1,0 +1,318 @@
+//! Makes the plan: a pure function of facts that were read before.
+//!
+//! 1. Every app that is released somewhere gets its images, each with what the registry already has of it.
+//! 2. Equal builds become one.
+//! 3. Each rack's targets are put in order: `after` first, then as configured.
+
+use super::{AppPlan, BuildPlan, Decision, ImageAction, ImagePlan, LanePlan, Options, Plan, PlannedLive, TargetPlan};
+use crate::build::ImageBuild;
+use crate::changes::Head;
+use crate::config::{App, HookConfig, HookKind, TargetConfig};
+use crate::error::{Error, Result};
+use crate::manifest::{ImagePlace, Manifest, image_tags};
+use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, Repository, RunId, ServiceName, Target};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What was read about an app.
+#[derive(Debug, Clone)]
+pub struct AppFacts {
+    /// Its configuration.
+    pub app: App,
+    /// Its directory, absolute.
+    pub dir: PathBuf,
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// Its fingerprint; `None` for an app of which nothing is released.
+    pub fingerprint: Option<Fingerprint>,
+    /// The hooks it has.
+    pub hooks: BTreeMap<HookKind, HookConfig>,
+}
+
+/// What was read and decided about a target.
+#[derive(Debug, Clone)]
+pub struct TargetFacts {
+    /// The target.
+    pub target: Target,
+    /// Its settings.
+    pub config: TargetConfig,
+    /// The verdict.
+    pub decision: Decision,
+    /// Its reasons.
+    pub reasons: Vec<String>,
+    /// What it was compared with.
+    pub base: Option<CommitId>,
+    /// Where that came from.
+    pub base_source: String,
+    /// What is live.
+    pub live: Option<PlannedLive>,
+    /// What will be recorded with the rack's build.
+    pub description: String,
+}
+
+/// A rack's place among the others.
+#[derive(Debug, Clone)]
+pub struct RackFacts {
+    /// Its name.
+    pub rack: RackName,
+    /// Racks whose lanes come first.
+    pub after: Vec<RackName>,
+    /// BuildKit's cache goes to and comes from the registry.
+    pub registry_cache: bool,
+}
+
+/// What the registry told about a repository: which of the asked tags exist, and what labels the images have whose commit
+/// tag exists without the fingerprint's.
+#[derive(Debug, Clone, Default)]
+pub struct Existing {
+    /// Tag → digest.
+    pub tags: BTreeMap<(Repository, String), Digest>,
+    /// The fingerprints an image says it has.
+    pub fingerprints: BTreeMap<(Repository, Digest), BTreeSet<String>>,
+}
+
+/// Everything that was read.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The run.
+    pub run: RunId,
+    /// HEAD.
+    pub head: Head,
+    /// The sha of the tags.
+    pub revision: String,
+    /// The apps, in the configuration's order.
+    pub apps: Vec<AppFacts>,
+    /// The racks, in the configuration's order.
+    pub racks: Vec<RackFacts>,
+    /// The targets.
+    pub targets: Vec<TargetFacts>,
+    /// What the registries have.
+    pub existing: Existing,
+    /// Notes for the reader.
+    pub notes: Vec<String>,
+    /// The page of the CI job.
+    pub ci_url: Option<String>,
+}
+
+/// The label that carries the fingerprints of the apps an image was built for, separated by blanks.
+pub const FINGERPRINT_LABEL: &str = "dev.offbuild.fingerprint";
+
+/// Where an app's images go, before anything is known about what is there.
+pub fn places(app: &AppFacts, revision: &str) -> Result<Vec<(ServiceName, ImagePlace)>> {
+    let mut places = Vec::new();
+    for service in app.manifest.services.iter().filter(|service| service.build.is_some()) {
+        let place = image_tags(&service.name, service.image.as_ref(), app.app.repository.as_deref(), &app.app.name, revision)
+            .map_err(|error| error.because(format!("the service is at {}", service.place)))?;
+        places.push((service.name.clone(), place));
+    }
+    Ok(places)
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// A configuration error for an image without a place or an order that cannot be kept.
+pub fn plan(facts: Facts, options: Options) -> Result<Plan> {
+    let released: BTreeSet<&AppName> =
+        facts.targets.iter().filter(|target| target.decision == Decision::Release).map(|target| &target.target.app).collect();
+    let mut builds = Builds::default();
+    let mut apps = BTreeMap::new();
+    for app in facts.apps.iter().filter(|app| released.contains(&app.app.name)) {
+        apps.insert(app.app.name.clone(), app_plan(app, &facts, &mut builds)?);
+    }
+    let mut lanes = Vec::new();
+    for rack in &facts.racks {
+        let targets: Vec<&TargetFacts> = facts.targets.iter().filter(|target| target.target.rack == rack.rack).collect();
+        if !targets.is_empty() {
+            lanes.push(LanePlan { rack: rack.rack.clone(), after: rack.after.clone(), targets: in_order(targets, &facts)? });
+        }
+    }
+    // A rack that is not part of this run is nothing to wait for.
+    let present: BTreeSet<RackName> = lanes.iter().map(|lane| lane.rack.clone()).collect();
+    for lane in &mut lanes {
+        lane.after.retain(|rack| present.contains(rack));
+    }
+    Ok(Plan {
+        run: facts.run,
+        head: facts.head,
+        revision: facts.revision,
+        options,
+        builds: builds.list,
+        apps,
+        lanes,
+        notes: facts.notes,
+        ci_url: facts.ci_url,
+    })
+}
+
+#[derive(Default)]
+struct Builds {
+    list: Vec<BuildPlan>,
+    index: BTreeMap<(Option<AppName>, ImageBuild), usize>,
+}
+
+impl Builds {
+    /// The index of a build that is the same but for its context key, or a new one. An app whose `before_build` may change
+    /// the context shares with nobody else.
+    fn add(&mut self, app: &AppFacts, service: &ServiceName, build: &ImageBuild, labels: BTreeMap<String, String>) -> usize {
+        let alone = app.hooks.contains_key(&HookKind::BeforeBuild).then(|| app.app.name.clone());
+        let key = (alone, ImageBuild { context_key: String::new(), cache_from: Vec::new(), ..build.clone() });
+        let weight = app.app.build.weight.max(1) as usize;
+        let index = *self.index.entry(key).or_insert_with(|| {
+            self.list.push(BuildPlan { build: build.clone(), labels: BTreeMap::new(), used_by: Vec::new(), weight });
+            self.list.len() - 1
+        });
+        let shared = &mut self.list[index];
+        shared.used_by.push((app.app.name.clone(), service.clone()));
+        shared.build.cache_from.extend(build.cache_from.iter().cloned());
+        shared.build.cache_from.sort();
+        shared.build.cache_from.dedup();
+        shared.weight = shared.weight.max(weight);
+        for (name, value) in labels {
+            match shared.labels.get_mut(&name) {
+                Some(known) if name == FINGERPRINT_LABEL && !known.split(' ').any(|one| one == value) => {
+                    *known = format!("{known} {value}");
+                }
+                Some(_) => {}
+                None => {
+                    shared.labels.insert(name, value);
+                }
+            }
+        }
+        index
+    }
+}
+
+fn app_plan(app: &AppFacts, facts: &Facts, builds: &mut Builds) -> Result<AppPlan> {
+    let name = &app.app.name;
+    let fingerprint = app
+        .fingerprint
+        .clone()
+        .ok_or_else(|| Error::failed(format!("app `{name}` is to be released, and its fingerprint was not read")))?;
+    let racks: Vec<RackName> = facts
+        .targets
+        .iter()
+        .filter(|target| target.target.app == *name && target.decision == Decision::Release)
+        .map(|target| target.target.rack.clone())
+        .collect();
+    let registry_cache = facts.racks.iter().any(|rack| rack.registry_cache && racks.contains(&rack.rack));
+    let mut images = Vec::new();
+    for (service, place) in places(app, &facts.revision)? {
+        let fingerprint_tag = place.fingerprint_tag(&fingerprint);
+        let mut image = ImagePlan {
+            service: service.clone(),
+            repository: place.repository.clone(),
+            tag: place.commit_tag.clone(),
+            fingerprint_tag,
+            latest_tag: app.app.latest.then(|| place.latest_tag.clone()),
+            create: app.app.create.clone(),
+            action: ImageAction::Build { build: 0 },
+        };
+        image.action = match known(&image, &fingerprint, &facts.existing) {
+            Some(action) => action,
+            None => {
+                let service = app.manifest.services.iter().find(|one| one.name == service);
+                let Some(build) = service.and_then(|service| service.build.as_ref()) else { continue };
+                let mut spec = build.image.clone();
+                if registry_cache {
+                    spec.inline_cache = true;
+                    if let Some(latest) = &image.latest_tag {
+                        let from = crate::names::ImageRef { repository: image.repository.clone(), tag: Some(latest.clone()), digest: None };
+                        spec.cache_from.push(from);
+                    }
+                }
+                let mut labels = labels(&facts.head, &fingerprint);
+                labels.extend(build.labels.clone());
+                ImageAction::Build { build: builds.add(app, &image.service, &spec, labels) }
+            }
+        };
+        images.push(image);
+    }
+    Ok(AppPlan {
+        name: name.clone(),
+        dir: app.dir.clone(),
+        fingerprint,
+        images,
+        hooks: app.hooks.clone(),
+        racks,
+        timeouts: app.app.build.timeouts,
+    })
+}
+
+/// The OCI annotations' names as labels. `created` is the commit's time, not the clock's: the same commit makes the same image.
+fn labels(head: &Head, fingerprint: &Fingerprint) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        ("org.opencontainers.image.revision".to_owned(), head.commit.id.to_string()),
+        (FINGERPRINT_LABEL.to_owned(), fingerprint.to_string()),
+    ]);
+    if let Some(source) = &head.source {
+        labels.insert("org.opencontainers.image.source".to_owned(), source.clone());
+    }
+    if let Ok(created) = head.commit.time.format(&time::format_description::well_known::Rfc3339) {
+        labels.insert("org.opencontainers.image.created".to_owned(), created);
+    }
+    labels
+}
+
+/// What the registry already has of an image; `None` when it has to be built.
+fn known(image: &ImagePlan, fingerprint: &Fingerprint, existing: &Existing) -> Option<ImageAction> {
+    let tag = |tag: &str| existing.tags.get(&(image.repository.clone(), tag.to_owned()));
+    match (tag(&image.tag), tag(&image.fingerprint_tag)) {
+        (None, None) => None,
+        (None, Some(digest)) => Some(ImageAction::Reuse { digest: digest.clone() }),
+        (Some(digest), Some(same)) if digest == same => Some(ImageAction::Present { digest: digest.clone() }),
+        (Some(digest), _) => {
+            let says = existing.fingerprints.get(&(image.repository.clone(), digest.clone()));
+            if says.is_some_and(|says| says.contains(fingerprint.as_str())) {
+                return Some(ImageAction::Present { digest: digest.clone() });
+            }
+            let says = says.filter(|says| !says.is_empty()).map_or_else(
+                || "no fingerprint at all".to_owned(),
+                |says| format!("fingerprint {}", says.iter().cloned().collect::<Vec<_>>().join(" ")),
+            );
+            let message = format!(
+                "`{}` is in the registry with {says} ({digest}); this commit's is {fingerprint}: a commit's tag is never overwritten",
+                image.reference()
+            );
+            Some(ImageAction::Conflict { digest: digest.clone(), message })
+        }
+    }
+}
+
+/// A lane's targets with every `after` before what names it; else in the configuration's order.
+fn in_order(targets: Vec<&TargetFacts>, facts: &Facts) -> Result<Vec<TargetPlan>> {
+    let here: BTreeSet<&AppName> = targets.iter().map(|target| &target.target.app).collect();
+    let mut waiting: Vec<(&TargetFacts, &AppFacts, Vec<AppName>)> = Vec::new();
+    for target in targets {
+        let Some(app) = facts.apps.iter().find(|app| app.app.name == target.target.app) else {
+            return Err(Error::config(format!("target `{}` names an app that is not configured", target.target)));
+        };
+        let after = app.app.after.iter().filter(|name| here.contains(name)).cloned().collect();
+        waiting.push((target, app, after));
+    }
+    waiting.sort_by_key(|(target, ..)| facts.apps.iter().position(|app| app.app.name == target.target.app));
+    let mut placed: BTreeSet<AppName> = BTreeSet::new();
+    let mut lane = Vec::new();
+    while !waiting.is_empty() {
+        let Some(next) = waiting.iter().position(|(.., after)| after.iter().all(|name| placed.contains(name))) else {
+            let names: Vec<String> = waiting.iter().map(|(target, ..)| format!("`{}`", target.target.app)).collect();
+            return Err(Error::config(format!("the apps {} come `after` each other in a circle", names.join(", "))));
+        };
+        let (target, app, after) = waiting.remove(next);
+        placed.insert(target.target.app.clone());
+        lane.push(TargetPlan {
+            target: target.target.clone(),
+            config: target.config.clone(),
+            decision: target.decision.clone(),
+            reasons: target.reasons.clone(),
+            base: target.base.clone(),
+            base_source: target.base_source.clone(),
+            live: target.live.clone(),
+            after,
+            manifest: Arc::clone(&app.manifest),
+            description: target.description.clone(),
+        });
+    }
+    Ok(lane)
+}

@@ -1,0 +1,130 @@
+//! The plan as people and programs read it.
+
+use super::{Decision, ImageAction, Plan, TargetPlan};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// The version of the JSON.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The plan step by step, with its reasons. `verbose` shows every reason, not only the first ones.
+#[must_use]
+pub fn text(plan: &Plan, verbose: bool) -> String {
+    let mut out = String::new();
+    let branch = plan.head.branch.as_ref().map_or_else(String::new, |branch| format!(" ({branch})"));
+    line(&mut out, &format!("commit {}{branch} {}", plan.head.commit.id.short(), plan.head.commit.subject));
+    for note in &plan.notes {
+        line(&mut out, &format!("note: {note}"));
+    }
+    let width = plan.targets().map(|target| target.target.app.as_str().len()).max().unwrap_or(0);
+    for lane in &plan.lanes {
+        let after: Vec<&str> = lane.after.iter().map(crate::names::RackName::as_str).collect();
+        let after = if after.is_empty() { String::new() } else { format!(" (after {})", after.join(", ")) };
+        line(&mut out, &format!("\nrack {}{after}", lane.rack));
+        for target in &lane.targets {
+            target_text(&mut out, target, width, verbose);
+        }
+    }
+    if plan.apps.is_empty() {
+        line(&mut out, "\nnothing to build, nothing to release");
+        return out;
+    }
+    line(&mut out, &format!("\nimages, {} at a time", plan.options.jobs));
+    for app in plan.apps.values() {
+        for image in &app.images {
+            let why = match &image.action {
+                ImageAction::Build { build } => {
+                    let others: Vec<String> = plan.builds[*build]
+                        .used_by
+                        .iter()
+                        .filter(|(name, service)| (name, service) != (&app.name, &image.service))
+                        .map(|(name, service)| format!("{name}/{service}"))
+                        .collect();
+                    if others.is_empty() { String::new() } else { format!(", one build with {}", others.join(", ")) }
+                }
+                ImageAction::Reuse { .. } => ", an image of these inputs is in the registry".to_owned(),
+                ImageAction::Present { .. } => ", it is there already".to_owned(),
+                ImageAction::Conflict { message, .. } => format!(", {message}"),
+            };
+            line(&mut out, &format!("  {}/{} {} {}{why}", app.name, image.service, image.action.word(), image.reference()));
+        }
+        let hooks: Vec<&str> = app.hooks.keys().filter(|kind| app.builds() || !kind.is_of_build()).map(|kind| kind.name()).collect();
+        if !hooks.is_empty() {
+            line(&mut out, &format!("  {} hooks: {}", app.name, hooks.join(", ")));
+        }
+        if !app.builds() && app.hooks.keys().any(|kind| kind.is_of_build()) {
+            line(&mut out, &format!("  {} is not built again, so its build hooks do not run", app.name));
+        }
+    }
+    out
+}
+
+fn target_text(out: &mut String, target: &TargetPlan, width: usize, verbose: bool) {
+    let base = target.base.as_ref().map_or_else(String::new, |base| format!(" compared with {} ({})", base.short(), target.base_source));
+    line(out, &format!("  {:width$}  {}{base}", target.target.app, target.decision.word()));
+    if let Decision::Failed { message, hint, .. } = &target.decision {
+        line(out, &format!("  {:width$}    {message}", ""));
+        if let Some(hint) = hint {
+            line(out, &format!("  {:width$}    next: {hint}", ""));
+        }
+    }
+    let shown = if verbose { target.reasons.len() } else { 3 };
+    for reason in target.reasons.iter().take(shown) {
+        line(out, &format!("  {:width$}    {reason}", ""));
+    }
+    if target.reasons.len() > shown {
+        line(out, &format!("  {:width$}    and {} more (-v shows all)", "", target.reasons.len() - shown));
+    }
+}
+
+fn line(out: &mut String, text: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{}", text.trim_end());
+}
+
+/// The plan for programs; see [`FORMAT_VERSION`].
+#[must_use]
+pub fn json(plan: &Plan) -> Value {
+    let targets = |lane: &super::LanePlan| -> Vec<Value> {
+        let target = |target: &TargetPlan| {
+            json!({
+                "target": target.target.to_string(),
+                "app": target.target.app,
+                "rack": target.target.rack,
+                "verdict": target.decision.word(),
+                "reasons": target.reasons,
+                "base": target.base,
+                "base_source": target.base_source,
+                "live_release": target.live.as_ref().map(|live| &live.release),
+                "after": target.after,
+            })
+        };
+        lane.targets.iter().map(target).collect()
+    };
+    let images = plan.apps.values().flat_map(|app| {
+        app.images.iter().map(move |image| {
+            json!({
+                "app": app.name,
+                "service": image.service,
+                "action": image.action.word(),
+                "reference": image.reference(),
+                "fingerprint": app.fingerprint,
+            })
+        })
+    });
+    json!({
+        "version": FORMAT_VERSION,
+        "commit": plan.head.commit,
+        "revision": plan.revision,
+        "options": plan.options,
+        "notes": plan.notes,
+        "lanes": plan.lanes.iter().map(|lane| json!({"rack": lane.rack, "after": lane.after, "targets": targets(lane)})).collect::<Vec<_>>(),
+        "images": images.collect::<Vec<_>>(),
+        "builds": plan.builds.iter().map(|build| json!({
+            "used_by": build.used_by.iter().map(|(app, service)| format!("{app}/{service}")).collect::<Vec<_>>(),
+            "context": build.build.context,
+            "dockerfile": build.build.dockerfile,
+            "target": build.build.target,
+        })).collect::<Vec<_>>(),
+    })
+}

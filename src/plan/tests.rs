@@ -1,0 +1,217 @@
+//! The planner over facts made by hand.
+
+use super::planner::{AppFacts, Existing, FINGERPRINT_LABEL, Facts, RackFacts, TargetFacts, plan};
+use super::*;
+use crate::changes::CommitInfo;
+use crate::config::{App, BuildConfig, Precision};
+use crate::manifest::{Service, ServiceBuild};
+use crate::names::RepoPath;
+use crate::rack::Deliver;
+use crate::yaml::{Document, Place};
+use std::sync::Arc;
+use time::OffsetDateTime;
+
+fn name(name: &str) -> AppName {
+    AppName::new(name).unwrap()
+}
+
+fn digest(digit: &str) -> Digest {
+    Digest::new(format!("sha256:{}", digit.repeat(64))).unwrap()
+}
+
+fn fingerprint(app: &str) -> Fingerprint {
+    Fingerprint::from_sha256(format!("{app:x<24}").as_bytes())
+}
+
+/// An app with one service `web` built from `context`, and the apps it comes after.
+fn app(app: &str, context: &str, after: &[&str]) -> AppFacts {
+    let build = ServiceBuild {
+        image: ImageBuild {
+            context: context.into(),
+            dockerfile: format!("{context}/Dockerfile").into(),
+            context_key: format!("{app}:{context}"),
+            ..ImageBuild::default()
+        },
+        context: RepoPath::from(context),
+        dockerfile: RepoPath::from(context),
+        also_reads: vec![],
+        labels: BTreeMap::new(),
+        place: Place::default(),
+    };
+    let service = Service { name: ServiceName::new("web").unwrap(), place: Place::default(), image: None, build: Some(build) };
+    AppFacts {
+        app: App {
+            name: name(app),
+            dir: RepoPath::from(app),
+            place: Place::default(),
+            targets: vec![],
+            uses: vec![],
+            after: after.iter().map(|app| name(app)).collect(),
+            ignore: vec![],
+            manifest: "convox.yml".into(),
+            generation: 2,
+            compose: None,
+            tags: Default::default(),
+            repository: Some("r.example/{app}".into()),
+            create: None,
+            latest: true,
+            build: BuildConfig {
+                weight: 1,
+                args: BTreeMap::new(),
+                secrets: BTreeMap::new(),
+                ssh: BTreeMap::new(),
+                platform: None,
+                no_cache: false,
+                pull: false,
+                timeouts: Timeouts::default(),
+            },
+            hooks: BTreeMap::new(),
+            precision: Precision::Directory,
+            digest: String::new(),
+        },
+        dir: format!("/repo/{app}").into(),
+        manifest: Arc::new(Manifest {
+            generation: 2,
+            path: RepoPath::from("convox.yml"),
+            document: Document::parse("convox.yml", "services: {web: {build: .}}").unwrap(),
+            services: vec![service],
+            files: vec![],
+            warnings: vec![],
+        }),
+        fingerprint: Some(fingerprint(app)),
+        hooks: BTreeMap::new(),
+    }
+}
+
+fn facts(apps: Vec<AppFacts>) -> Facts {
+    let rack = RackName::new("east").unwrap();
+    let targets = apps.iter().map(|app| TargetFacts {
+        target: Target { app: app.app.name.clone(), rack: rack.clone() },
+        config: TargetConfig {
+            rack: rack.clone(),
+            name: app.app.name.to_string(),
+            env: "production".into(),
+            deliver: Deliver::Auto,
+            timeouts: Timeouts::default(),
+            revision: true,
+            hold: true,
+        },
+        decision: Decision::Release,
+        reasons: vec!["never deployed".into()],
+        base: None,
+        base_source: "rack".into(),
+        live: None,
+        description: String::new(),
+    });
+    let commit = CommitInfo {
+        id: CommitId::new("1".repeat(40)).unwrap(),
+        subject: "s".into(),
+        author: "a".into(),
+        time: OffsetDateTime::UNIX_EPOCH,
+    };
+    Facts {
+        run: RunId::new("run").unwrap(),
+        head: Head { commit, branch: Some("main".into()), describe: "1111111".into(), source: Some("https://git.example/x".into()) },
+        revision: "1".repeat(40),
+        targets: targets.collect(),
+        apps,
+        racks: vec![RackFacts { rack, after: vec![RackName::new("not-in-this-run").unwrap()], registry_cache: false }],
+        existing: Existing::default(),
+        notes: vec![],
+        ci_url: None,
+    }
+}
+
+fn options() -> Options {
+    Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote }
+}
+
+#[test]
+fn a_plan_reads_well() {
+    let mut facts = facts(vec![app("web", "web", &["worker"]), app("worker", "worker", &[]), app("docs", "docs", &[])]);
+    facts.targets[2].decision = Decision::UpToDate;
+    facts.targets[2].reasons = vec!["nothing of it changed".into()];
+    insta::assert_snapshot!(show::text(&plan(facts, options()).unwrap(), false), @r"
+    commit 111111111111 (main) s
+
+    rack east
+      worker  deploy
+                never deployed
+      web     deploy
+                never deployed
+      docs    up-to-date
+                nothing of it changed
+
+    images, 2 at a time
+      web/web build r.example/web:web.1111111111111111111111111111111111111111
+      worker/web build r.example/worker:web.1111111111111111111111111111111111111111
+    ");
+}
+
+#[test]
+fn the_same_facts_make_the_same_plan() {
+    let facts = facts(vec![app("b", "x", &[]), app("a", "x", &[]), app("c", "c", &["a"])]);
+    let first = show::json(&plan(facts.clone(), options()).unwrap()).to_string();
+    for _ in 0..10 {
+        assert_eq!(show::json(&plan(facts.clone(), options()).unwrap()).to_string(), first);
+    }
+}
+
+#[test]
+fn equal_builds_are_one_and_carry_every_apps_fingerprint() {
+    let plan = plan(facts(vec![app("a", "shared", &[]), app("b", "shared", &[]), app("c", "c", &[])]), options()).unwrap();
+    assert_eq!(plan.builds.len(), 2);
+    assert_eq!(plan.builds[0].used_by.len(), 2);
+    assert_eq!(plan.builds[0].labels[FINGERPRINT_LABEL], format!("{} {}", fingerprint("a"), fingerprint("b")));
+}
+
+#[test]
+fn an_app_whose_hook_may_change_the_context_shares_its_build_with_nobody() {
+    let mut hooked = app("a", "shared", &[]);
+    hooked.hooks.insert(HookKind::BeforeBuild, HookConfig::Command(vec!["make".into()]));
+    assert_eq!(plan(facts(vec![hooked, app("b", "shared", &[])]), options()).unwrap().builds.len(), 2);
+}
+
+#[test]
+fn what_the_registry_has_decides_what_is_done() {
+    let repository = Repository::parse("r.example/a").unwrap();
+    let commit_tag = format!("web.{}", "1".repeat(40));
+    let fingerprint_tag = format!("web.in-{}", fingerprint("a"));
+    let mine = fingerprint("a").to_string();
+    let cases: &[(&[(&str, &str)], Option<&str>, &str)] = &[
+        (&[], None, "build"),
+        (&[(&fingerprint_tag, "2")], None, "reuse"),
+        (&[(&fingerprint_tag, "2"), (&commit_tag, "2")], None, "present"),
+        (&[(&fingerprint_tag, "2"), (&commit_tag, "3")], None, "conflict"),
+        (&[(&commit_tag, "3")], None, "conflict"),
+        (&[(&commit_tag, "3")], Some("ffff"), "conflict"),
+        (&[(&commit_tag, "3")], Some(&mine), "present"),
+    ];
+    for (tags, says, expected) in cases {
+        let mut facts = facts(vec![app("a", "a", &[])]);
+        for (tag, digit) in *tags {
+            facts.existing.tags.insert((repository.clone(), (*tag).to_owned()), digest(digit));
+        }
+        if let Some(says) = says {
+            facts.existing.fingerprints.insert((repository.clone(), digest("3")), [(*says).to_owned()].into());
+        }
+        let plan = plan(facts, options()).unwrap();
+        assert_eq!(plan.apps[&name("a")].images[0].action.word(), *expected, "{tags:?} {says:?}");
+        assert_eq!(plan.builds.len(), usize::from(*expected == "build"), "{tags:?}");
+    }
+}
+
+#[test]
+fn an_order_that_cannot_be_kept_is_a_configuration_error() {
+    let error = plan(facts(vec![app("a", "a", &["b"]), app("b", "b", &["a"])]), options()).unwrap_err();
+    assert_eq!((error.kind.exit_code(), error.message.as_str()), (2, "the apps `a`, `b` come `after` each other in a circle"));
+}
+
+#[test]
+fn a_registry_cache_is_read_from_the_moving_tag_and_written_inline() {
+    let mut facts = facts(vec![app("a", "a", &[])]);
+    facts.racks[0].registry_cache = true;
+    let plan = plan(facts, options()).unwrap();
+    assert!(plan.builds[0].build.inline_cache);
+    assert_eq!(plan.builds[0].build.cache_from[0].to_string(), "r.example/a:web.latest");
+}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Everything CI checks: formatting, lints, all tests, docs. Brings what is missing first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/services.sh
+need_services
+export PATH=$PATH:/usr/sbin:/sbin
+cargo fmt --check
+cargo clippy --quiet --all-targets --locked -- -D warnings
+RUST_BACKTRACE=0 cargo test --locked "$@"
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --locked
+if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; fi
