@@ -91,7 +91,7 @@ fn common(plan: &Plan, app: &AppPlan, kind: HookKind) -> BTreeMap<String, String
         ("OFFBUILD_FINGERPRINT".to_owned(), app.fingerprint.to_string()),
         ("OFFBUILD_HOOK".to_owned(), kind.name().to_owned()),
         ("OFFBUILD_RACKS".to_owned(), racks.join(" ")),
-        ("OFFBUILD_REVISION".to_owned(), plan.revision.clone()),
+        ("OFFBUILD_REVISION".to_owned(), app.revision.clone()),
         ("OFFBUILD_RUN".to_owned(), plan.run.to_string()),
     ]);
     if let Some(branch) = &plan.head.branch {

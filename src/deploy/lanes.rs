@@ -62,7 +62,7 @@ async fn steps(
     if runs_already(target, app, &manifest) {
         return Ok(TargetOutcome::UpToDate);
     }
-    let request = request(target, manifest, images, context).await.map_err(on(Stage::Stage))?;
+    let request = request(target, app, manifest, images, context).await.map_err(on(Stage::Stage))?;
     let step = at(Stage::Stage);
     let progress = context.events.progress(step.clone());
     let mover = Mover { context, step: Step { service: None, stage: Stage::Push, ..step.clone() } };
@@ -139,7 +139,13 @@ fn runs_already(target: &TargetPlan, app: &AppPlan, manifest: &str) -> bool {
     })
 }
 
-async fn request(target: &TargetPlan, manifest: String, images: &AppImages, context: &Context) -> Result<StageRequest, Stop> {
+async fn request(
+    target: &TargetPlan,
+    app: &AppPlan,
+    manifest: String,
+    images: &AppImages,
+    context: &Context,
+) -> Result<StageRequest, Stop> {
     // The import's token is for one registry: the one of the app's own images.
     let host = images.values().map(|(repository, _)| repository.host.as_str()).next();
     let login = match (target.config.deliver, host) {
@@ -164,7 +170,7 @@ async fn request(target: &TargetPlan, manifest: String, images: &AppImages, cont
         commit: context.plan.head.commit.id.clone(),
         description: target.description.clone(),
         token: context.plan.run.to_string(),
-        revision: target.config.revision.then(|| context.plan.revision.clone()),
+        revision: target.config.revision.then(|| app.revision.clone()),
         deliver: target.config.deliver,
         login,
         timeout: target.config.timeouts.rack_build,

@@ -254,7 +254,6 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
     let mut plan = Plan {
         run: RunId::new("run").unwrap(),
         head: Head { commit, branch: Some("main".into()), describe: "1111111".into(), source: None },
-        revision: "1".repeat(40),
         options: Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote },
         builds: vec![],
         apps: BTreeMap::new(),
@@ -298,6 +297,7 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
                     name: app_name(app),
                     dir: "/nowhere".into(),
                     fingerprint: Fingerprint::new("a".repeat(24)).unwrap(),
+                    revision: "1".repeat(40),
                     images: vec![ImagePlan {
                         service: web.clone(),
                         repository: Repository::parse(&format!("r.example/{app}")).unwrap(),

@@ -77,8 +77,6 @@ pub struct Plan {
     pub run: RunId,
     /// The commit that is deployed.
     pub head: Head,
-    /// The sha of the images' tags: the commit's, with `-dirty.<hash>` behind it when uncommitted changes are in.
-    pub revision: String,
     /// How it is carried out.
     pub options: Options,
     /// The distinct image builds; [`ImageAction::Build`] names them by index.
@@ -115,6 +113,8 @@ pub struct AppPlan {
     pub dir: PathBuf,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,
+    /// The sha of its tags: the commit's, with `-dirty.<hash>` behind it when its inputs hold uncommitted changes.
+    pub revision: String,
     /// Its images, in the manifest's order.
     pub images: Vec<ImagePlan>,
     /// All its hooks; those of the build run only when an image is built.

@@ -26,6 +26,8 @@ pub struct AppFacts {
     pub manifest: Arc<Manifest>,
     /// Its fingerprint; `None` for an app of which nothing is released.
     pub fingerprint: Option<Fingerprint>,
+    /// The sha of its tags: the commit's, with `-dirty.<hash>` behind it when its inputs hold uncommitted changes.
+    pub revision: String,
     /// The hooks it has.
     pub hooks: BTreeMap<HookKind, HookConfig>,
 }
@@ -79,8 +81,6 @@ pub struct Facts {
     pub run: RunId,
     /// HEAD.
     pub head: Head,
-    /// The sha of the tags.
-    pub revision: String,
     /// The apps, in the configuration's order.
     pub apps: Vec<AppFacts>,
     /// The racks, in the configuration's order.
@@ -99,10 +99,10 @@ pub struct Facts {
 pub const FINGERPRINT_LABEL: &str = "dev.offbuild.fingerprint";
 
 /// Where an app's images go, before anything is known about what is there.
-pub fn places(app: &AppFacts, revision: &str) -> Result<Vec<(ServiceName, ImagePlace)>> {
+pub fn places(app: &AppFacts) -> Result<Vec<(ServiceName, ImagePlace)>> {
     let mut places = Vec::new();
     for service in app.manifest.services.iter().filter(|service| service.build.is_some()) {
-        let place = image_tags(&service.name, service.image.as_ref(), app.app.repository.as_deref(), &app.app.name, revision)
+        let place = image_tags(&service.name, service.image.as_ref(), app.app.repository.as_deref(), &app.app.name, &app.revision)
             .map_err(|error| error.because(format!("the service is at {}", service.place)))?;
         places.push((service.name.clone(), place));
     }
@@ -133,17 +133,7 @@ pub fn plan(facts: Facts, options: Options) -> Result<Plan> {
     for lane in &mut lanes {
         lane.after.retain(|rack| present.contains(rack));
     }
-    Ok(Plan {
-        run: facts.run,
-        head: facts.head,
-        revision: facts.revision,
-        options,
-        builds: builds.list,
-        apps,
-        lanes,
-        notes: facts.notes,
-        ci_url: facts.ci_url,
-    })
+    Ok(Plan { run: facts.run, head: facts.head, options, builds: builds.list, apps, lanes, notes: facts.notes, ci_url: facts.ci_url })
 }
 
 #[derive(Default)]
@@ -198,7 +188,7 @@ fn app_plan(app: &AppFacts, facts: &Facts, builds: &mut Builds) -> Result<AppPla
         .collect();
     let registry_cache = facts.racks.iter().any(|rack| rack.registry_cache && racks.contains(&rack.rack));
     let mut images = Vec::new();
-    for (service, place) in places(app, &facts.revision)? {
+    for (service, place) in places(app)? {
         let fingerprint_tag = place.fingerprint_tag(&fingerprint);
         let mut image = ImagePlan {
             service: service.clone(),
@@ -233,6 +223,7 @@ fn app_plan(app: &AppFacts, facts: &Facts, builds: &mut Builds) -> Result<AppPla
         name: name.clone(),
         dir: app.dir.clone(),
         fingerprint,
+        revision: app.revision.clone(),
         images,
         hooks: app.hooks.clone(),
         racks,

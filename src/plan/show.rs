@@ -109,13 +109,13 @@ pub fn json(plan: &Plan) -> Value {
                 "action": image.action.word(),
                 "reference": image.reference(),
                 "fingerprint": app.fingerprint,
+                "revision": app.revision,
             })
         })
     });
     json!({
         "version": FORMAT_VERSION,
         "commit": plan.head.commit,
-        "revision": plan.revision,
         "options": plan.options,
         "notes": plan.notes,
         "lanes": plan.lanes.iter().map(|lane| json!({"rack": lane.rack, "after": lane.after, "targets": targets(lane)})).collect::<Vec<_>>(),

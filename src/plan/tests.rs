@@ -79,6 +79,7 @@ fn app(app: &str, context: &str, after: &[&str]) -> AppFacts {
             warnings: vec![],
         }),
         fingerprint: Some(fingerprint(app)),
+        revision: "1".repeat(40),
         hooks: BTreeMap::new(),
     }
 }
@@ -112,7 +113,6 @@ fn facts(apps: Vec<AppFacts>) -> Facts {
     Facts {
         run: RunId::new("run").unwrap(),
         head: Head { commit, branch: Some("main".into()), describe: "1111111".into(), source: Some("https://git.example/x".into()) },
-        revision: "1".repeat(40),
         targets: targets.collect(),
         apps,
         racks: vec![RackFacts { rack, after: vec![RackName::new("not-in-this-run").unwrap()], registry_cache: false }],
