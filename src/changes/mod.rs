@@ -3,6 +3,7 @@
 //! Git yields paths ([`History`], the port; `git` is its adapter); which apps they touch is a pure function of apps, rules
 //! and paths. Every verdict carries all its reasons, for the apps left out too.
 
+pub mod dockerfile;
 pub mod git;
 
 use crate::names::{CommitId, RepoPath};

@@ -148,6 +148,27 @@ fn a_reference_is_quoted_only_where_it_must_be() {
 }
 
 proptest::proptest! {
+    /// Text of any shape is rewritten so that only the image differs, or refused; `compare` would have said otherwise.
+    #[test]
+    fn text_of_any_shape_is_rewritten_or_refused(parts in proptest::collection::vec(
+        proptest::sample::select(vec![
+            "\n    build: .", "\n    build:\n      path: é", "\n    build: &a x", "\n    build: !!str x", "\n    image: old", "\n    image: *x",
+            "\n    image: >-\n      a\n      b\n", "\n    <<: *m", "\n    # c", "\n", "\n\t", " {build: ., image: *x}", " {\"build\":\".\" , }", "\n    ? build\n    : .",
+            "\n    build:\n    - x\n    - *x", "\n    k: |\n      # no comment\n      build: x", " &w", " *m", " # c", "\n    \"build\": \"a\n      b\"",
+        ]),
+        0..5,
+    )) {
+        let text = format!("x: &x r.io/q\nm: &m {{build: ., k: 1}}\nservices:\n  web:{}\n  db:\n    image: pg\n", parts.concat());
+        if Document::parse("convox.yml", &text).is_ok_and(|document| document.problems.is_empty())
+            && let Ok(rewritten) = rewrite(2, &text, &["web"])
+        {
+            let document = Document::parse("convox.yml", &rewritten).unwrap();
+            let web = document.at(&["services", "web"]).unwrap();
+            proptest::prop_assert!(web.get("image").is_some_and(|image| image.as_str() == Some(REF)));
+            proptest::prop_assert!(web.entries().unwrap().iter().all(|entry| entry.key != "build"), "{}", rewritten);
+        }
+    }
+
     /// Whatever the style, only the build's own lines differ.
     #[test]
     fn other_lines_are_untouched(
