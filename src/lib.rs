@@ -9,6 +9,7 @@ pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod deploy;
+pub mod discovery;
 pub mod error;
 pub mod event;
 pub mod hooks;

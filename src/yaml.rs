@@ -53,6 +53,8 @@ pub struct Document {
     pub root: Arc<Node>,
     /// Two equal keys in one mapping, found on the way.
     pub problems: Vec<Problem>,
+    /// Byte offset of each line, so that a place costs a search and not a walk through the file.
+    lines: Vec<usize>,
 }
 
 /// A value and where it stands.
@@ -101,13 +103,17 @@ impl Document {
         let mut reader = Reader::new(file, text);
         let root = reader.document()?;
         let problems = std::mem::take(&mut reader.problems);
-        Ok(Self { file: file.to_owned(), text: text.to_owned(), root, problems })
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Ok(Self { file: file.to_owned(), text: text.to_owned(), root, problems, lines })
     }
 
     /// The place of a byte offset.
     #[must_use]
     pub fn place(&self, offset: usize) -> Place {
-        place(&self.file, &self.text, offset)
+        let offset = self.text.floor_char_boundary(offset);
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        Place { file: self.file.clone(), line, column: self.text[start..offset].chars().count() + 1 }
     }
 
     /// The node at a path of keys and indices, following merges.
@@ -195,7 +201,15 @@ impl Node {
     /// The entry of a key, through merges.
     #[must_use]
     pub fn entry(&self, key: &str) -> Option<Entry> {
-        self.merged().into_iter().find(|entry| entry.key == key)
+        let entries = self.entries()?;
+        let own = entries.iter().find(|entry| entry.key == key && key != "<<").cloned();
+        let merges = || entries.iter().filter(|entry| entry.key == "<<");
+        own.or_else(|| {
+            merges().find_map(|merge| match merge.value.items() {
+                Some(sources) => sources.iter().find_map(|source| source.entry(key)),
+                None => merge.value.entry(key),
+            })
+        })
     }
 
     /// What kind of value it is, with its article, for messages.
@@ -377,6 +391,7 @@ impl<'t> Reader<'t> {
             }
             Event::MappingStart(anchor, _) => {
                 let mut entries: Vec<Entry> = Vec::new();
+                let mut seen: BTreeMap<String, usize> = BTreeMap::new();
                 let end = loop {
                     let (event, key_span) = self.next()?;
                     if matches!(event, Event::MappingEnd) {
@@ -388,12 +403,13 @@ impl<'t> Reader<'t> {
                     };
                     let (event, span) = self.next()?;
                     let value = self.node(event, span, depth + 1)?;
-                    if let Some(first) = entries.iter().find(|entry| entry.key == key && key != "<<") {
-                        let first = place(self.file, self.text, first.key_span.start);
+                    if let Some(first) = seen.get(&key).filter(|_| key != "<<") {
+                        let first = place(self.file, self.text, *first);
                         let mut problem = self.problem(key_span.start, format!("`{key}` is here twice"));
                         problem.help = Some(format!("the first one is at line {}; keep one of them", first.line));
                         self.problems.push(problem);
                     }
+                    seen.entry(key.clone()).or_insert(key_span.start);
                     entries.push(Entry { key, key_span, value });
                 };
                 let flow = self.text[span.start..].starts_with('{');

@@ -3,7 +3,11 @@
 //! `file` holds the types as they are written; this module turns them into what the program works with. A rack's host and
 //! password are read only when the rack is needed, so that `changed --base` works without credentials.
 
+mod check;
 pub mod file;
+mod interpolate;
+pub mod nearest;
+pub mod values;
 
 use crate::event::Stage;
 use crate::names::{AppName, RackName, RepoPath};
