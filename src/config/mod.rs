@@ -1,13 +1,34 @@
 //! The configuration, checked: what `apps.yaml` says after defaults, overlays and interpolation.
 //!
-//! `file` holds the types as they are written; this module turns them into what the program works with. A rack's host and
-//! password are read only when the rack is needed, so that `changed --base` works without credentials.
+//! `file` holds the types as they are written; this module turns them into what the program works with: `check` reads the
+//! text against the schema of those types, `resolve`, `apps`, `settings` and `targets` fill in defaults and find what makes
+//! no sense, each at its place; [`load()`] puts all problems into one error. `single` stands in for a missing file. A rack's
+//! host and password are read only when the rack is needed, so that `changed --base` works without credentials.
 
+mod apps;
 mod check;
+mod digest;
+mod explain;
 pub mod file;
 mod interpolate;
+mod load;
 pub mod nearest;
+mod resolve;
+mod select;
+mod sets;
+mod settings;
+mod single;
+mod targets;
 pub mod values;
+
+pub use digest::digests;
+pub use explain::{Resolved, Source, explain};
+pub use file::schema;
+pub use load::{FILE_NAME, load};
+pub use select::{Selected, select};
+
+/// The configuration with every key explained, as `offbuild init` writes it.
+pub const EXAMPLE: &str = include_str!("../../apps.example.yaml");
 
 use crate::event::Stage;
 use crate::names::{AppName, RackName, RepoPath};
@@ -25,8 +46,12 @@ use std::time::Duration;
 pub struct Config {
     /// The directory that holds `apps.yaml`, or the app's own when there is none.
     pub root: PathBuf,
+    /// The same directory, relative to the repository's root.
+    pub prefix: RepoPath,
     /// `apps.yaml`, relative to the repository; `None` for one app without a file.
     pub file: Option<RepoPath>,
+    /// Its text; empty without one.
+    pub text: String,
     /// The racks, by name.
     pub racks: BTreeMap<RackName, RackConfig>,
     /// Patterns that are every app's input; relative to the repository.
@@ -41,6 +66,29 @@ pub struct Config {
     pub registries: BTreeMap<String, RegistrySettings>,
     /// Builds in flight, when the file says it; a flag wins.
     pub jobs: Option<String>,
+    /// What the seed script's variables say.
+    pub seed: Seed,
+}
+
+/// The seed script's variables that are not about one app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seed {
+    /// `SKIP_ECR_AUTH`: the login for ECR comes from Docker's config file.
+    pub skip_ecr_auth: bool,
+    /// `SILENT`: build and push output is shown only when they fail.
+    pub silent: bool,
+    /// `AWS_DEFAULT_REGION`, where nothing else tells the region; `us-east-1` by default.
+    pub region: String,
+}
+
+impl Seed {
+    /// Reads the variables. A switch is on when it has a value other than `0`, `false` and `no`.
+    pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Self {
+        let value = |name: &str| env(name).filter(|value| !value.is_empty());
+        let on = |name: &str| value(name).is_some_and(|value| !matches!(value.to_lowercase().as_str(), "0" | "false" | "no"));
+        let region = value("AWS_DEFAULT_REGION").unwrap_or_else(|| "us-east-1".to_owned());
+        Self { skip_ecr_auth: on("SKIP_ECR_AUTH"), silent: on("SILENT"), region }
+    }
 }
 
 /// A pattern and where it stands.
