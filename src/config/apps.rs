@@ -115,7 +115,13 @@ fn drafts<'a>(loading: &mut Loading<'a>, repository: &Path, found: Vec<(Found, O
     let mut claimed: BTreeMap<RepoPath, (&str, usize)> = BTreeMap::new();
     for (index, (key, written)) in file.apps.iter().enumerate() {
         let at = entries.named(key);
-        let Some(dir) = directory(loading, key, written, &at, &by_name, &found_names) else { continue };
+        let Some(dir) = directory(loading, key, written, &at, &by_name, &found_names) else {
+            // Which of several was meant has been asked; that they share a name is the same question.
+            if written.path.is_none() {
+                by_name.get(key).into_iter().flatten().for_each(|dir| drop(unclaimed.remove(dir)));
+            }
+            continue;
+        };
         let line = at.place().line;
         if let Some((other, line)) = claimed.insert(dir.clone(), (key, line)) {
             let message = format!("the directory `{dir}` is the app `{other}` already (line {line})");
@@ -194,14 +200,7 @@ fn directory(
 }
 
 /// The manifest of an entry that discovery did not find.
-fn manifest(
-    loading: &mut Loading<'_>,
-    repository: &Path,
-    dir: &RepoPath,
-    key: &str,
-    written: &file::App,
-    at: &At<'_>,
-) -> Option<Found> {
+fn manifest(loading: &mut Loading<'_>, repository: &Path, dir: &RepoPath, key: &str, written: &file::App, at: &At<'_>) -> Option<Found> {
     let place = if written.path.is_some() { at.key("path") } else { at.clone() };
     if !dir.under(repository).is_dir() {
         loading.problem(&place, format!("the directory `{dir}` of app `{key}` does not exist"), "correct it, or take the app away");
@@ -220,13 +219,7 @@ fn manifest(
     None
 }
 
-fn app<'a>(
-    loading: &mut Loading<'a>,
-    common: &Common<'_>,
-    draft: &Draft<'a>,
-    names: &BTreeSet<AppName>,
-    written: &BTreeSet<&str>,
-) -> App {
+fn app<'a>(loading: &mut Loading<'a>, common: &Common<'_>, draft: &Draft<'a>, names: &BTreeSet<AppName>, written: &BTreeSet<&str>) -> App {
     let file = loading.file;
     let nothing = file::App::default();
     let (entry, at) = match &draft.entry {

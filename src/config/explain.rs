@@ -67,9 +67,7 @@ struct Explaining<'a> {
 
 /// The resolved values of a target, in the order in which people would ask; an unknown target is an error.
 pub fn explain(config: &Config, target: &Target, env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Resolved>> {
-    let unknown = || {
-        Error::config(format!("there is no target `{target}`")).hint("`offbuild config` without a target lists them")
-    };
+    let unknown = || Error::config(format!("there is no target `{target}`")).hint("`offbuild config` without a target lists them");
     let app = config.apps.iter().find(|app| app.name == target.app).ok_or_else(unknown)?;
     let on = app.targets.iter().find(|on| on.rack == target.rack).ok_or_else(unknown)?;
     let rack = config.racks.get(&target.rack).ok_or_else(unknown)?;
@@ -93,7 +91,8 @@ impl Explaining<'_> {
     /// The first of these paths that the file has.
     fn first(&self, paths: &[(&'static str, Vec<&str>)]) -> Option<Source> {
         let (level, node) = paths.iter().find_map(|(level, path)| {
-            let node = self.document.at(path).filter(|node| !node.is_null())?;
+            // Values are scalars and lists; a mapping of names by rack is no name.
+            let node = self.document.at(path).filter(|node| !node.is_null() && node.entries().is_none())?;
             Some((*level, node))
         })?;
         Some(Source::File { level, place: self.document.place(node.span.start) })

@@ -19,6 +19,8 @@ mod sets;
 mod settings;
 mod single;
 mod targets;
+#[cfg(test)]
+mod tests;
 pub mod values;
 
 pub use digest::digests;

@@ -3,6 +3,9 @@
 /// The candidate that `word` was most likely meant to be, when one is near enough.
 pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let lower = word.to_lowercase();
+    if lower.is_empty() {
+        return None;
+    }
     candidates
         .filter_map(|candidate| {
             let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());

@@ -331,7 +331,8 @@ impl<'a> Loading<'a> {
         };
         // What stands before the pattern is a name, not a glob.
         let directory = self.prefix.join(&base.to_string()).unwrap_or_default();
-        let escaped = if directory.is_root() { RepoPath::default() } else { RepoPath::from(globset::escape(&directory.to_string()).as_str()) };
+        let escaped =
+            if directory.is_root() { RepoPath::default() } else { RepoPath::from(globset::escape(&directory.to_string()).as_str()) };
         let Some(joined) = escaped.join(glob) else {
             self.problem(at, format!("`{word}` leaves the repository"), "inputs are files of this repository");
             return None;

@@ -84,7 +84,8 @@ pub(super) fn hooks(
                 hooks.insert(kind, HookConfig::Command(command.clone()));
             }
             Some(file::Hook::File(path)) => {
-                if existing(loading, repository, draft, path, &place) {
+                let there = existing(loading, repository, draft, path, &place);
+                if there {
                     hooks.insert(kind, HookConfig::File { path: path.clone(), named: true });
                 }
             }

@@ -3,9 +3,9 @@
 //! The variables are written into the same types a file is read into, and go the same way from there.
 
 use super::file::{self, AppNames, File, Rack};
+use super::load::{FILE_NAME, report};
 use super::resolve::Loading;
 use super::values::Ordered;
-use super::load::{FILE_NAME, report};
 use super::{App, Config};
 use crate::discovery::{self, COMPOSE_NAMES, CONVOX_NAME};
 use crate::error::{Error, Result};
@@ -53,8 +53,12 @@ pub(super) fn config(here: &Path, repository: &Path, env: &dyn Fn(&str) -> Optio
     }
     // What a variable holds is taken as it is: it is no text with variables.
     let plain = |text: String| text.replace('$', "$$");
-    let rack_settings =
-        Rack { host: value("CONVOX_HOST").map(plain), password: value("CONVOX_PASSWORD").map(plain), env: value("APP_ENV"), ..Rack::default() };
+    let rack_settings = Rack {
+        host: value("CONVOX_HOST").map(plain),
+        password: value("CONVOX_PASSWORD").map(plain),
+        env: value("APP_ENV"),
+        ..Rack::default()
+    };
     let app = file::App {
         path: Some(".".to_owned()),
         name: Some(AppNames::Same(name.clone())),
