@@ -111,10 +111,11 @@ fn drafts<'a>(loading: &mut Loading<'a>, repository: &Path, found: Vec<(Found, O
     let found_names: Vec<String> = by_name.keys().cloned().collect();
     let file = loading.file;
     let entries = loading.at(&["apps"]);
+    let children = entries.children();
     let mut drafts: Vec<Draft<'a>> = Vec::new();
     let mut claimed: BTreeMap<RepoPath, (&str, usize)> = BTreeMap::new();
     for (index, (key, written)) in file.apps.iter().enumerate() {
-        let at = entries.named(key);
+        let at = children.get(key).unwrap_or(&entries).clone();
         let Some(dir) = directory(loading, key, written, &at, &by_name, &found_names) else {
             // Which of several was meant has been asked; that they share a name is the same question.
             if written.path.is_none() {

@@ -12,7 +12,6 @@ use super::{App, Config, load, sets, targets};
 use crate::error::Result;
 use crate::names::{AppName, RepoPath};
 use crate::rack::Deliver;
-use crate::yaml::Document;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -102,7 +101,7 @@ pub(super) fn digest(raw: &File, entry: Option<&file::App>, dir: &RepoPath) -> S
 /// an error: whoever asks then has to take every app as changed.
 pub fn digests(config: &Config, text: &str) -> Result<BTreeMap<AppName, String>> {
     let name = config.file.as_ref().map(ToString::to_string).unwrap_or_else(|| load::FILE_NAME.to_owned());
-    let document = Document::parse(&name, text).map_err(|problem| load::report(vec![problem], text, &name))?;
+    let document = load::parse(&name, text)?;
     let checked = check(&document, Variables::Keep);
     if !checked.problems.is_empty() {
         return Err(load::report(checked.problems, text, &name));

@@ -37,7 +37,7 @@ pub fn load(here: &Path, repository: &Path, file: Option<&Path>, env: &dyn Fn(&s
     };
     let text = std::fs::read_to_string(&path)
         .map_err(|error| Error::config(format!("the configuration `{}` cannot be read", path.display())).because(error))?;
-    let document = Document::parse(&name.to_string(), &text).map_err(|problem| report(vec![problem], &text, &name.to_string()))?;
+    let document = parse(&name.to_string(), &text)?;
     let Checked { file, problems, damaged } = check(&document, Variables::Fill(env));
     // Without variables, what is written is what it means.
     let raw = if text.contains('$') { check(&document, Variables::Keep).file } else { file.clone() };
@@ -46,6 +46,17 @@ pub fn load(here: &Path, repository: &Path, file: Option<&Path>, env: &dyn Fn(&s
     let config = loading.config(&repository, name.clone());
     let problems = loading.problems;
     if problems.is_empty() { Ok(config) } else { Err(report(problems, &text, &name.to_string())) }
+}
+
+/// The text as a tree.
+pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
+    Document::parse(file, text).map_err(|mut problem| {
+        let line = text.lines().nth(problem.place.line.saturating_sub(1)).unwrap_or_default();
+        if line.contains("${") {
+            problem.help = Some("between `{` and `}` or `[` and `]`, put quotes around a value with a variable: `\"${NAME}\"`".to_owned());
+        }
+        report(vec![problem], text, file)
+    })
 }
 
 /// All problems as one error, in the order of their places.

@@ -67,6 +67,12 @@ impl<'d> At<'d> {
         }
     }
 
+    /// All keys as [`At::named`] has them: for mappings that are long.
+    pub(super) fn children(&self) -> BTreeMap<String, Self> {
+        let entries = self.node.iter().flat_map(|node| node.merged());
+        entries.map(|entry| (entry.key, Self { document: self.document, offset: entry.key_span.start, node: Some(entry.value) })).collect()
+    }
+
     /// An item of a list.
     pub(super) fn item(&self, index: usize) -> Self {
         let item = self.node.as_ref().and_then(|node| node.items()?.get(index).cloned());

@@ -269,13 +269,33 @@ fn patterns_and_repositories_are_checked() {
 fn variables_and_lists_are_checked() {
     insta::assert_snapshot!(says(
         "racks: {one: {host: '${HOST}', password: \"${PASSWORD}\", env: 'x ${ENV}'}, one: {}}\nglobal: [a, ~, b]\n\
-         jobs: ${JOBS:-2}\ndefaults: {hold: ${HOLD:-no}, build: {args: {A: \"é ${A}\"}}}\n"
+         jobs: ${JOBS:-2}\ndefaults: {hold: '${HOLD:-no}', build: {args: {A: \"é ${A}\"}}}\n"
     ), @r##"
-    apps.yaml:4:19: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}'
-     4 | defaults: {hold: ${HOLD:-no}, build: {args: {A: "é ${A}"}}}
-       |                   ^
+    apps.yaml:1:65: the variable `ENV` is not set
+     1 | racks: {one: {host: '${HOST}', password: "${PASSWORD}", env: 'x ${ENV}'}, one: {}}
+       |                                                                 ^
+       help: set it, or give it a default: `${ENV:-…}`
 
-    1 problem in the configuration `apps.yaml`
+    apps.yaml:1:75: `one` is here twice
+     1 | racks: {one: {host: '${HOST}', password: "${PASSWORD}", env: 'x ${ENV}'}, one: {}}
+       |                                                                           ^
+       help: the first one is at line 1; keep one of them
+
+    apps.yaml:2:13: expected a string, found nothing
+     2 | global: [a, ~, b]
+       |             ^
+       help: fill it in, or take the `-` away
+
+    apps.yaml:4:18: expected `true` or `false`, found a string
+     4 | defaults: {hold: '${HOLD:-no}', build: {args: {A: "é ${A}"}}}
+       |                  ^
+
+    apps.yaml:4:54: the variable `A` is not set
+     4 | defaults: {hold: '${HOLD:-no}', build: {args: {A: "é ${A}"}}}
+       |                                                      ^
+       help: set it, or give it a default: `${A:-…}`
+
+    5 problems in the configuration `apps.yaml`
     "##);
 }
 
@@ -329,6 +349,14 @@ fn a_directory_that_two_names_fit_is_asked_about() {
 fn broken_yaml_is_one_problem() {
     insta::assert_snapshot!(says("apps:\n  web: [\n"), @r##"
     apps.yaml:3:1: not valid YAML: while parsing a node, did not find expected node content
+
+    1 problem in the configuration `apps.yaml`
+    "##);
+    insta::assert_snapshot!(says("racks: {one: {host: ${HOST}}}\n"), @r##"
+    apps.yaml:1:22: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}'
+     1 | racks: {one: {host: ${HOST}}}
+       |                      ^
+       help: between `{` and `}` or `[` and `]`, put quotes around a value with a variable: `"${NAME}"`
 
     1 problem in the configuration `apps.yaml`
     "##);
