@@ -1,11 +1,18 @@
 //! Image registries: what is there already, what a tag points to, and how to log in.
 //!
-//! [`Registry`] is the port. `ecr` speaks AWS's API, `oci` the distribution API every registry has; `credentials` reads
-//! Docker's config file. The layers themselves go through the engine ([`crate::build::Builder::push`]).
+//! [`Registry`] is the port, `registries` its adapter: one client per host, made when the host is first asked for. `ecr`
+//! speaks AWS's API (`aws` makes its client and reads its errors), `oci` the distribution API every registry has (`auth`
+//! does its logins, `http` its requests); `credentials` reads Docker's config file; `shared` lets callers share one fetch.
+//! The layers themselves go through the engine ([`crate::build::Builder::push`]).
 
+mod auth;
+mod aws;
 pub mod credentials;
 pub mod ecr;
+mod http;
 pub mod oci;
+pub mod registries;
+mod shared;
 
 use crate::names::{Digest, Repository};
 use crate::secret::Secret;
@@ -42,8 +49,8 @@ pub enum RegistryError {
         /// Why.
         message: String,
     },
-    /// It refused the login, or there is none.
-    #[error("registry `{host}` refused the login: {message}")]
+    /// It refused the login or what the login may do, or there is no login.
+    #[error("registry `{host}` refused access: {message}")]
     Login {
         /// The host.
         host: String,
@@ -66,6 +73,24 @@ pub enum RegistryError {
         /// Why.
         message: String,
     },
+}
+
+impl RegistryError {
+    /// What to do about it, where something can be done.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Login { hint, .. } => Some(hint.clone()),
+            Self::NoRepository { repository } => Some(match ecr::EcrHost::parse(&repository.host) {
+                Some(ecr) => format!(
+                    "set `create: true` under `registry:` in `apps.yaml`, or run `aws ecr create-repository --region {} --repository-name {}`",
+                    ecr.region, repository.path
+                ),
+                None => "set `create: true` under `registry:` in `apps.yaml`, or create the repository".to_owned(),
+            }),
+            Self::Unreachable { .. } | Self::Failed { .. } => None,
+        }
+    }
 }
 
 /// One registry, or several behind one face.

@@ -1,0 +1,102 @@
+//! Process groups: whether one still runs, and how it is ended.
+
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use std::time::{Duration, Instant};
+
+/// How often a group that is to end is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A process group that a hook leads. Dropped, what is left of it is killed.
+pub struct Group(Pid);
+
+impl Group {
+    /// The group of a process that was started as its leader.
+    pub fn of(leader: u32) -> Option<Self> {
+        Pid::from_raw(i32::try_from(leader).ok()?).map(Self)
+    }
+
+    /// True while a process of the group runs. Ended ones that nobody has waited for (in a container without an init
+    /// nobody ever does) run no more.
+    pub async fn is_alive(&self) -> bool {
+        let group = self.0;
+        if test_kill_process_group(group).is_err() {
+            return false;
+        }
+        // Reading all of /proc takes some milliseconds where much is running.
+        tokio::task::spawn_blocking(move || runs(group).unwrap_or(true)).await.unwrap_or(true)
+    }
+
+    /// Ends the group: TERM, KILL after `grace`. Returns when nothing of it runs, `false` when something still does as long
+    /// again after the KILL.
+    pub async fn end(&self, grace: Duration) -> bool {
+        if !self.is_alive().await {
+            return true;
+        }
+        // An error means that the group has ended meanwhile.
+        let _ = kill_process_group(self.0, Signal::TERM);
+        if self.wait(grace).await {
+            return true;
+        }
+        let _ = kill_process_group(self.0, Signal::KILL);
+        self.wait(grace.max(Duration::from_secs(5))).await
+    }
+
+    async fn wait(&self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        while self.is_alive().await {
+            if begun.elapsed() >= limit {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        true
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Group ids are not given out again while a process has them; of a group that is gone there is nothing to kill.
+        let _ = kill_process_group(self.0, Signal::KILL);
+    }
+}
+
+/// Whether a process of the group is there and no zombie, as /proc tells; `None` where there is no /proc.
+fn runs(group: Pid) -> Option<bool> {
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        if let Some((state, of)) = state_and_group(&stat)
+            && of == group.as_raw_nonzero().get()
+            && !matches!(state, "Z" | "X")
+        {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// The third and fifth field of `/proc/PID/stat` (proc(5)); the second is a name that may hold anything.
+fn state_and_group(stat: &str) -> Option<(&str, i32)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    Some((state, fields.nth(1)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_and_group_are_read_behind_any_name() {
+        assert_eq!(state_and_group("12 (a) Z (b) S 1 345 345 0 -1"), Some(("S", 345)));
+        assert_eq!(state_and_group("12 (sh)"), None);
+    }
+
+    #[test]
+    fn this_test_runs_in_its_group() {
+        let own = rustix::process::getpgrp();
+        assert_ne!(runs(own), Some(false));
+    }
+}

@@ -1,0 +1,139 @@
+//! The AWS SDK as ECR needs it: its client over the one TLS stack of the program, and its errors as people read them.
+//!
+//! Credentials come from the SDK's whole chain: environment, profiles, SSO, `credential_process`, web identity (GitHub's
+//! OIDC), container and instance roles. `AWS_ENDPOINT_URL_ECR`, `AWS_PROFILE` and the rest work because the SDK reads them.
+
+use super::RegistryError;
+use aws_config::identity::IdentityCache;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder, Connector};
+use std::time::Duration;
+
+/// Makes a client for ECR in a region. Sends nothing; credentials are looked for with the first call.
+pub async fn client(region: &str, fips: bool) -> aws_sdk_ecr::Client {
+    // The builder's own HTTPS client knows no proxies, which CI workers often sit behind.
+    let http = Builder::new().build_with_connector_fn(|settings, components| {
+        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+    });
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .operation_attempt_timeout(Duration::from_secs(30))
+        .operation_timeout(Duration::from_secs(90))
+        .build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .http_client(http)
+        .timeout_config(timeouts)
+        // A `credential_process` may ask for a fingerprint or a code; the default is 5 s.
+        .identity_cache(IdentityCache::lazy().load_timeout(Duration::from_secs(60)).build());
+    if fips {
+        loader = loader.use_fips(true);
+    }
+    aws_sdk_ecr::Client::new(&loader.load().await)
+}
+
+/// What AWS said to a call, as the registry's error. `action` is the IAM action the call needs.
+pub fn failure<E>(host: &str, action: &str, error: &SdkError<E>) -> RegistryError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let host = host.to_owned();
+    if let SdkError::ServiceError(service) = error {
+        let code = service.err().code().unwrap_or("unknown error");
+        let message = format!("{code}: {} ({action})", service.err().message().unwrap_or("no message"));
+        return match login_hint(code, action) {
+            Some(hint) => RegistryError::Login { host, message, hint },
+            None => RegistryError::Failed { host, message },
+        };
+    }
+    let message = causes(error);
+    if let Some(hint) = credentials_hint(&message) {
+        return RegistryError::Login { host, message, hint: hint.to_owned() };
+    }
+    match error {
+        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => RegistryError::Unreachable { host, message },
+        _ => RegistryError::Failed { host, message },
+    }
+}
+
+/// What to do about a refusal by AWS; `None` when the code is no refusal.
+fn login_hint(code: &str, action: &str) -> Option<String> {
+    match code {
+        "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
+            Some(format!("allow `{action}` for the identity the message names, in its IAM policy or the repository's policy"))
+        }
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
+            Some("the AWS credentials have expired: renew them (with SSO: `aws sso login`)".to_owned())
+        }
+        "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidSignatureException" | "SignatureDoesNotMatch"
+        | "MissingAuthenticationTokenException" | "IncompleteSignature" => {
+            Some("the AWS credentials are wrong or of another partition: check with `aws sts get-caller-identity`".to_owned())
+        }
+        "OptInRequired" => Some("the AWS account has not enabled this region: check the registry's host name or its `region:`".to_owned()),
+        _ => None,
+    }
+}
+
+/// What to do when there were no credentials to sign a call with, told from the texts of the chain's providers: the SDK
+/// has no public type for them at this level.
+fn credentials_hint(message: &str) -> Option<&'static str> {
+    let text = message.to_ascii_lowercase();
+    let about_credentials = ["credential", "identity", "sso", "token is expired", "assume role", "web identity"];
+    if !about_credentials.iter().any(|word| text.contains(word)) {
+        return None;
+    }
+    if text.contains("sso") || text.contains("expired") {
+        Some("the AWS login has expired: run `aws sso login` (with `--profile` when `AWS_PROFILE` is set)")
+    } else {
+        Some("give AWS credentials: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`, or a role of this machine")
+    }
+}
+
+/// The error and all below it in one line, without what a cause repeats. Requests and responses are left out: they hold
+/// signatures and tokens.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        assert!(login_hint("AccessDeniedException", "ecr:PutImage").is_some_and(|hint| hint.contains("allow `ecr:PutImage`")));
+        assert!(login_hint("ExpiredTokenException", "ecr:PutImage").is_some_and(|hint| hint.contains("aws sso login")));
+        assert_eq!(login_hint("ServerException", "ecr:PutImage"), None);
+    }
+
+    #[test]
+    fn missing_credentials_are_told_from_a_network_that_is_down() {
+        let table = [
+            ("dispatch failure: other: the credential provider was not enabled: no providers in chain provided credentials", Some("AWS_ACCESS_KEY_ID")),
+            ("dispatch failure: other: an error occurred while loading credentials: the SSO token is expired", Some("aws sso login")),
+            ("dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111)", None),
+        ];
+        for (message, expected) in table {
+            let hint = credentials_hint(message);
+            assert_eq!(hint.is_some(), expected.is_some(), "{message}");
+            assert!(hint.unwrap_or_default().contains(expected.unwrap_or_default()), "{message}");
+        }
+    }
+}
