@@ -198,7 +198,9 @@ fn why_not_started(hook: &HookCommand, error: &std::io::Error) -> String {
         },
         ErrorKind::PermissionDenied if !is_executable(&file) => format!("it is not executable: run `chmod +x {shown}`"),
         ErrorKind::PermissionDenied => match shebang(&file) {
-            Some(line) => format!("{error}: may the interpreter of its first line `{line}` be run, and does the file system allow programs?"),
+            Some(line) => {
+                format!("{error}: may the interpreter of its first line `{line}` be run, and does the file system allow programs?")
+            }
             None => format!("{error}: does the file system allow programs?"),
         },
         // ENOEXEC: a script without a first line, which only a shell would run.

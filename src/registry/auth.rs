@@ -124,7 +124,8 @@ impl Auth {
             }
         };
         let asked = Instant::now();
-        let answer = self.http.send(&request).await.map_err(|message| self.unreachable(format!("its tokens come from `{realm}`: {message}")))?;
+        let answer =
+            self.http.send(&request).await.map_err(|message| self.unreachable(format!("its tokens come from `{realm}`: {message}")))?;
         if matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(self.refused(&answer, login.is_some()));
         }
@@ -157,7 +158,9 @@ impl Auth {
         let host = &self.host;
         let hint = match (&self.logins, had_login) {
             (Logins::Ecr(_), _) => format!("check that the AWS identity in use may use the repositories of `{host}`"),
-            (Logins::Docker(_), true) => format!("the login in Docker's config file is wrong or may not do this: run `docker login {host}`"),
+            (Logins::Docker(_), true) => {
+                format!("the login in Docker's config file is wrong or may not do this: run `docker login {host}`")
+            }
             (Logins::Docker(_), false) => format!("Docker's config file has no login for it: run `docker login {host}`"),
         };
         RegistryError::Login { host: host.clone(), message: answer.problem(), hint }

@@ -73,8 +73,12 @@ fn login_hint(code: &str, action: &str) -> Option<String> {
         "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
             Some("the AWS credentials have expired: renew them (with SSO: `aws sso login`)".to_owned())
         }
-        "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidSignatureException" | "SignatureDoesNotMatch"
-        | "MissingAuthenticationTokenException" | "IncompleteSignature" => {
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "MissingAuthenticationTokenException"
+        | "IncompleteSignature" => {
             Some("the AWS credentials are wrong or of another partition: check with `aws sts get-caller-identity`".to_owned())
         }
         "OptInRequired" => Some("the AWS account has not enabled this region: check the registry's host name or its `region:`".to_owned()),
@@ -126,7 +130,10 @@ mod tests {
     #[test]
     fn missing_credentials_are_told_from_a_network_that_is_down() {
         let table = [
-            ("dispatch failure: other: the credential provider was not enabled: no providers in chain provided credentials", Some("AWS_ACCESS_KEY_ID")),
+            (
+                "dispatch failure: other: the credential provider was not enabled: no providers in chain provided credentials",
+                Some("AWS_ACCESS_KEY_ID"),
+            ),
             ("dispatch failure: other: an error occurred while loading credentials: the SSO token is expired", Some("aws sso login")),
             ("dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111)", None),
         ];

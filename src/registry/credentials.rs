@@ -252,7 +252,8 @@ mod tests {
             (r#"{"auths":{"r.example":{"auth":["hunter22"]}}}"#, "is not what Docker writes: line 1"),
         ];
         for (config, expected) in table {
-            let (logins, _dir) = logins("r.example", config, &[("locked", "echo the keychain is locked; exit 3"), ("odd", "echo hunter22")]);
+            let (logins, _dir) =
+                logins("r.example", config, &[("locked", "echo the keychain is locked; exit 3"), ("odd", "echo hunter22")]);
             let error = logins.get(false).await.unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("hunter22"), "{error}");
         }

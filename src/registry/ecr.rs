@@ -10,6 +10,7 @@ use super::{CreateOptions, Login, RegistryError, aws};
 use crate::names::{Digest, Repository};
 use crate::secret::Secret;
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ecr::operation::put_image::PutImageError;
 use aws_sdk_ecr::types::{Image, ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability};
 use base64::Engine as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +48,8 @@ impl EcrHost {
             None => (false, rest),
         };
         let (region, suffix) = rest.strip_prefix('.')?.split_once('.')?;
-        let known = ["amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "on.aws", "on.amazonwebservices.com.cn", "c2s.ic.gov", "sc2s.sgov.gov"];
+        let known =
+            ["amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "on.aws", "on.amazonwebservices.com.cn", "c2s.ic.gov", "sc2s.sgov.gov"];
         let fits = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && !region.is_empty() && known.contains(&suffix);
         fits.then(|| Self { account: Some(account.to_owned()), region: region.to_owned(), fips })
     }
@@ -77,7 +79,8 @@ impl EcrApi {
         let answer = self.client().await.get_authorization_token().send().await;
         let answer = answer.map_err(|error| self.failure("ecr:GetAuthorizationToken", &error))?;
         let data = answer.authorization_data().first().ok_or_else(|| self.failed("AWS answered without a token".to_owned()))?;
-        let login = data.authorization_token().and_then(decoded).ok_or_else(|| self.failed("AWS's token is not `user:password`".to_owned()))?;
+        let login =
+            data.authorization_token().and_then(decoded).ok_or_else(|| self.failed("AWS's token is not `user:password`".to_owned()))?;
         let left = data
             .expires_at()
             .and_then(|end| SystemTime::try_from(*end).ok())
@@ -208,16 +211,15 @@ impl Ecr {
             .send()
             .await;
         let Err(error) = put else { return Ok(()) };
-        let refused = error.as_service_error();
-        // The tag stands for this very manifest already.
-        if refused.is_some_and(|error| error.is_image_already_exists_exception()) {
-            return Ok(());
-        }
-        if refused.is_some_and(|error| error.is_image_tag_already_exists_exception()) {
+        // The first says that the tag stands for this manifest already; with immutable tags either may come, so look.
+        let taken = |error: &PutImageError| error.is_image_already_exists_exception() || error.is_image_tag_already_exists_exception();
+        if error.as_service_error().is_some_and(taken) {
             return match self.find(repository, &[tag.to_owned()]).await?.get(tag) {
                 Some(there) if there == digest => Ok(()),
                 Some(there) => Err(self.api.failed(format!("tag `{repository}:{tag}` is immutable and is {there}, not {digest}"))),
-                None => Err(self.api.failed(format!("tag `{repository}:{tag}` is immutable and was taken while {digest} was given it"))),
+                None => {
+                    Err(self.api.failed(format!("tag `{repository}:{tag}` was there when {digest} was to get it, and is gone: try again")))
+                }
             };
         }
         Err(self.api.failure("ecr:PutImage", &error))
@@ -244,7 +246,9 @@ impl Ecr {
         };
         if let Some(failure) = answer.failures().iter().find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
             let code = failure.failure_code().map_or("unknown failure", ImageFailureCode::as_str);
-            return Err(self.api.failed(format!("cannot look into `{repository}`: {code}: {}", failure.failure_reason().unwrap_or_default())));
+            return Err(self
+                .api
+                .failed(format!("cannot look into `{repository}`: {code}: {}", failure.failure_reason().unwrap_or_default())));
         }
         Ok(Batch::Images(answer.images.unwrap_or_default()))
     }

@@ -75,7 +75,11 @@ impl Answer {
         let text = String::from_utf8_lossy(&self.body);
         let first = text.lines().next().unwrap_or_default().trim();
         // A page of HTML (a proxy's) says less than its status.
-        if first.is_empty() || first.starts_with('<') { status } else { format!("{} ({status})", first.chars().take(200).collect::<String>()) }
+        if first.is_empty() || first.starts_with('<') {
+            status
+        } else {
+            format!("{} ({status})", first.chars().take(200).collect::<String>())
+        }
     }
 
     /// True when a registry's error has this code.
@@ -229,7 +233,10 @@ mod tests {
     fn a_problem_is_told_in_one_line() {
         let answer = |body: &str| Answer { status: StatusCode::NOT_FOUND, headers: HeaderMap::new(), body: body.into() };
         let table = [
-            (r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}"#, "NAME_UNKNOWN repository name not known (HTTP 404)"),
+            (
+                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}"#,
+                "NAME_UNKNOWN repository name not known (HTTP 404)",
+            ),
             ("404 page not found\nmore", "404 page not found (HTTP 404)"),
             ("<html>", "HTTP 404"),
             ("", "HTTP 404"),

@@ -34,11 +34,7 @@ impl<T> Default for Shared<T> {
 impl<T: Clone> Shared<T> {
     /// Returns the value, fetching it when there is none that is still good. `fresh` asks for one that is newer than this
     /// call. `fetch` is not polled when it is not needed.
-    pub async fn get(
-        &self,
-        fresh: bool,
-        fetch: impl Future<Output = Result<Fetched<T>, RegistryError>>,
-    ) -> Result<T, RegistryError> {
+    pub async fn get(&self, fresh: bool, fetch: impl Future<Output = Result<Fetched<T>, RegistryError>>) -> Result<T, RegistryError> {
         let asked = Instant::now();
         let mut slot = self.slot.lock().await;
         if let Some(held) = &*slot {

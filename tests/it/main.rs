@@ -1,1 +1,4 @@
 //! The integration tests: the binary in a scrubbed environment against real services on loopback.
+
+mod hooks;
+mod registry;

@@ -1,29 +1,39 @@
 //! Process groups: whether one still runs, and how it is ended.
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often a group that is to end is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A process group that a hook leads. Dropped, what is left of it is killed.
-pub struct Group(Pid);
+/// A process group that a hook leads. Dropped before it has ended, it is killed.
+pub struct Group {
+    id: Pid,
+    // The id of a group that is gone may be given to somebody else's: it is not touched again.
+    gone: AtomicBool,
+}
 
 impl Group {
     /// The group of a process that was started as its leader.
     pub fn of(leader: u32) -> Option<Self> {
-        Pid::from_raw(i32::try_from(leader).ok()?).map(Self)
+        let id = Pid::from_raw(i32::try_from(leader).ok()?)?;
+        Some(Self { id, gone: AtomicBool::new(false) })
     }
 
     /// True while a process of the group runs. Ended ones that nobody has waited for (in a container without an init
     /// nobody ever does) run no more.
     pub async fn is_alive(&self) -> bool {
-        let group = self.0;
-        if test_kill_process_group(group).is_err() {
+        let id = self.id;
+        if self.gone.load(Ordering::Relaxed) {
+            return false;
+        }
+        if test_kill_process_group(id).is_err() {
+            self.gone.store(true, Ordering::Relaxed);
             return false;
         }
         // Reading all of /proc takes some milliseconds where much is running.
-        tokio::task::spawn_blocking(move || runs(group).unwrap_or(true)).await.unwrap_or(true)
+        tokio::task::spawn_blocking(move || runs(id).unwrap_or(true)).await.unwrap_or(true)
     }
 
     /// Ends the group: TERM, KILL after `grace`. Returns when nothing of it runs, `false` when something still does as long
@@ -33,11 +43,11 @@ impl Group {
             return true;
         }
         // An error means that the group has ended meanwhile.
-        let _ = kill_process_group(self.0, Signal::TERM);
+        let _ = kill_process_group(self.id, Signal::TERM);
         if self.wait(grace).await {
             return true;
         }
-        let _ = kill_process_group(self.0, Signal::KILL);
+        let _ = kill_process_group(self.id, Signal::KILL);
         self.wait(grace.max(Duration::from_secs(5))).await
     }
 
@@ -55,8 +65,10 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Group ids are not given out again while a process has them; of a group that is gone there is nothing to kill.
-        let _ = kill_process_group(self.0, Signal::KILL);
+        if !self.gone.load(Ordering::Relaxed) {
+            // An error means that it has ended by itself.
+            let _ = kill_process_group(self.id, Signal::KILL);
+        }
     }
 }
 
