@@ -90,11 +90,13 @@ fn login_hint(code: &str, action: &str) -> Option<String> {
 /// has no public type for them at this level.
 fn credentials_hint(message: &str) -> Option<&'static str> {
     let text = message.to_ascii_lowercase();
-    let about_credentials = ["credential", "identity", "sso", "token is expired", "assume role", "web identity"];
-    if !about_credentials.iter().any(|word| text.contains(word)) {
+    // As a word: an `association` is no login.
+    let sso = text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "sso");
+    let about_credentials = ["credential", "identity", "assume role"];
+    if !sso && !about_credentials.iter().any(|word| text.contains(word)) {
         return None;
     }
-    if text.contains("sso") || text.contains("expired") {
+    if sso || text.contains("expired") {
         Some("the AWS login has expired: run `aws sso login` (with `--profile` when `AWS_PROFILE` is set)")
     } else {
         Some("give AWS credentials: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`, or a role of this machine")
@@ -107,7 +109,8 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let text = error.to_string();
+        // The credential chain lists what it tried one per line.
+        let text = error.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; ").replace(":; ", ": ");
         if !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }

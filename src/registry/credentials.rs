@@ -8,7 +8,7 @@ use super::auth::TOKEN_USER;
 use super::registries::Env;
 use super::shared::{Fetched, Shared};
 use super::{Login, RegistryError};
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::Deserialize;
@@ -27,6 +27,7 @@ const HUB_KEY: &str = "https://index.docker.io/v1/";
 pub struct DockerLogins {
     host: String,
     env: Env,
+    redactor: Redactor,
     cached: Shared<Option<Login>>,
 }
 
@@ -53,14 +54,22 @@ struct Entry {
 }
 
 impl DockerLogins {
-    /// For the registry `host`. `env` tells `DOCKER_CONFIG`, `HOME` and the `PATH` helpers are looked up in.
-    pub fn new(host: String, env: Env) -> Self {
-        Self { host, env, cached: Shared::default() }
+    /// For the registry `host`. `env` tells `DOCKER_CONFIG`, `HOME` and the `PATH` helpers are looked up in; passwords are
+    /// registered with `redactor`.
+    pub fn new(host: String, env: Env, redactor: Redactor) -> Self {
+        Self { host, env, redactor, cached: Shared::default() }
     }
 
     /// The login; `None` when there is none. `fresh` reads the file and asks the helper again.
     pub async fn get(&self, fresh: bool) -> Result<Option<Login>, RegistryError> {
-        self.cached.get(fresh, async { Ok(Fetched { value: self.find().await?, until: None }) }).await
+        let fetch = async {
+            let value = self.find().await?;
+            if let Some(login) = &value {
+                self.redactor.register(&login.password);
+            }
+            Ok(Fetched { value, until: None })
+        };
+        self.cached.get(fresh, fetch).await
     }
 
     async fn find(&self) -> Result<Option<Login>, RegistryError> {
@@ -196,7 +205,7 @@ mod tests {
             "PATH" => Some(format!("{root}:/usr/bin:/bin")),
             _ => None,
         });
-        (DockerLogins::new(host.to_owned(), env), dir)
+        (DockerLogins::new(host.to_owned(), env, Redactor::default()), dir)
     }
 
     async fn found(host: &str, config: &str) -> Option<(String, String)> {

@@ -8,7 +8,7 @@ use super::oci::{MANIFEST_TYPES, Oci};
 use super::shared::{Fetched, Shared};
 use super::{CreateOptions, Login, RegistryError, aws};
 use crate::names::{Digest, Repository};
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ecr::operation::put_image::PutImageError;
 use aws_sdk_ecr::types::{Image, ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability};
@@ -59,14 +59,15 @@ impl EcrHost {
 pub struct EcrApi {
     host: String,
     at: EcrHost,
+    redactor: Redactor,
     client: OnceCell<aws_sdk_ecr::Client>,
     token: Shared<Login>,
 }
 
 impl EcrApi {
-    /// For the registry images call `host`. Asks nothing yet.
-    pub fn new(host: String, at: EcrHost) -> Self {
-        Self { host, at, client: OnceCell::new(), token: Shared::default() }
+    /// For the registry images call `host`. Tokens are registered with `redactor`. Asks nothing yet.
+    pub fn new(host: String, at: EcrHost, redactor: Redactor) -> Self {
+        Self { host, at, redactor, client: OnceCell::new(), token: Shared::default() }
     }
 
     /// The login for pushes and pulls; `fresh` asks for one that is newer than this call.
@@ -81,6 +82,7 @@ impl EcrApi {
         let data = answer.authorization_data().first().ok_or_else(|| self.failed("AWS answered without a token".to_owned()))?;
         let login =
             data.authorization_token().and_then(decoded).ok_or_else(|| self.failed("AWS's token is not `user:password`".to_owned()))?;
+        self.redactor.register(&login.password);
         let left = data
             .expires_at()
             .and_then(|end| SystemTime::try_from(*end).ok())
@@ -184,7 +186,8 @@ impl Ecr {
                 .lifecycle_policy_text(policy)
                 .send()
                 .await;
-            put.map_err(|error| self.api.failure("ecr:PutLifecyclePolicy", &error))?;
+            // The next run finds the repository and leaves it as it is, so this one has to say what is missing.
+            put.map_err(|error| made_without_policy(repository, self.api.failure("ecr:PutLifecyclePolicy", &error)))?;
         }
         Ok(true)
     }
@@ -252,6 +255,15 @@ impl Ecr {
         }
         Ok(Batch::Images(answer.images.unwrap_or_default()))
     }
+}
+
+fn made_without_policy(repository: &Repository, mut error: RegistryError) -> RegistryError {
+    if let RegistryError::Unreachable { message, .. } | RegistryError::Login { message, .. } | RegistryError::Failed { message, .. } =
+        &mut error
+    {
+        *message = format!("`{repository}` was created, and its lifecycle policy could not be set: {message}");
+    }
+    error
 }
 
 /// The login in a token: base64 of `AWS:password`.

@@ -8,6 +8,7 @@ use super::oci::Oci;
 use super::{CreateOptions, Login, Registry, RegistryError};
 use crate::config::RegistrySettings;
 use crate::names::{Digest, Repository, is_tag};
+use crate::secret::Redactor;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +19,7 @@ pub type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 pub struct Registries {
     settings: BTreeMap<String, RegistrySettings>,
     env: Env,
+    redactor: Redactor,
     http: Arc<Http>,
     clients: Mutex<BTreeMap<String, Arc<Client>>>,
 }
@@ -29,10 +31,11 @@ enum Client {
 
 impl Registries {
     /// Registries with their settings by host. `env` tells `DOCKER_CONFIG`, `HOME`, `PATH`, `AWS_REGION` and
-    /// `AWS_DEFAULT_REGION`; the rest of AWS's variables and files the SDK reads itself. Asks nobody anything.
+    /// `AWS_DEFAULT_REGION`; the rest of AWS's variables and files the SDK reads itself. Every password and token that comes
+    /// up is registered with `redactor`. Asks nobody anything.
     #[must_use]
-    pub fn new(settings: BTreeMap<String, RegistrySettings>, env: Env) -> Self {
-        Self { settings, env, http: Arc::default(), clients: Mutex::default() }
+    pub fn new(settings: BTreeMap<String, RegistrySettings>, env: Env, redactor: Redactor) -> Self {
+        Self { settings, env, redactor, http: Arc::default(), clients: Mutex::default() }
     }
 
     fn client(&self, host: &str) -> Result<Arc<Client>, RegistryError> {
@@ -49,14 +52,14 @@ impl Registries {
         let settings = self.settings.get(host).cloned().unwrap_or_default();
         let named = EcrHost::parse(host);
         if !settings.ecr && named.is_none() {
-            let logins = Logins::Docker(DockerLogins::new(host.to_owned(), Arc::clone(&self.env)));
+            let logins = Logins::Docker(DockerLogins::new(host.to_owned(), Arc::clone(&self.env), self.redactor.clone()));
             return Ok(Client::Oci(Oci::new(host, settings.insecure, Arc::clone(&self.http), logins)?));
         }
         let mut at = named.unwrap_or_else(|| EcrHost { account: None, region: self.region(), fips: false });
         if let Some(region) = settings.region {
             at.region = region;
         }
-        let api = Arc::new(EcrApi::new(host.to_owned(), at));
+        let api = Arc::new(EcrApi::new(host.to_owned(), at, self.redactor.clone()));
         let oci = Oci::new(host, settings.insecure, Arc::clone(&self.http), Logins::Ecr(Arc::clone(&api)))?;
         Ok(Client::Ecr(Ecr::new(api, oci)))
     }

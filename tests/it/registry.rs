@@ -8,6 +8,7 @@ use offbuild::config::RegistrySettings;
 use offbuild::names::{Digest, Repository};
 use offbuild::registry::registries::{Env, Registries};
 use offbuild::registry::{Registry as _, RegistryError};
+use offbuild::secret::Redactor;
 use server::{DockerRegistry, Image};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 fn registries(config: tempfile::TempDir, settings: &[(&str, RegistrySettings)]) -> Registries {
     let settings = settings.iter().map(|(host, settings)| ((*host).to_owned(), settings.clone())).collect();
     let env: Env = Arc::new(move |name| (name == "DOCKER_CONFIG").then(|| config.path().display().to_string()));
-    Registries::new(settings, env)
+    Registries::new(settings, env, Redactor::default())
 }
 
 /// Docker's config file with one login.

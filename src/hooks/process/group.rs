@@ -44,6 +44,8 @@ impl Group {
         }
         // An error means that the group has ended meanwhile.
         let _ = kill_process_group(self.id, Signal::TERM);
+        // A stopped process (one that read from the terminal is) ends only when it goes on.
+        let _ = kill_process_group(self.id, Signal::CONT);
         if self.wait(grace).await {
             return true;
         }

@@ -12,6 +12,7 @@ use offbuild::config::RegistrySettings;
 use offbuild::names::{Digest, Repository};
 use offbuild::registry::registries::Registries;
 use offbuild::registry::{CreateOptions, Registry as _, RegistryError};
+use offbuild::secret::Redactor;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,8 +63,12 @@ fn moto_server() -> PathBuf {
 }
 
 fn registries(settings: &[(&str, RegistrySettings)]) -> Registries {
+    registries_masked_by(Redactor::default(), settings)
+}
+
+fn registries_masked_by(redactor: Redactor, settings: &[(&str, RegistrySettings)]) -> Registries {
     let settings = settings.iter().map(|(host, settings)| ((*host).to_owned(), settings.clone())).collect();
-    Registries::new(settings, Arc::new(|name| std::env::var(name).ok()))
+    Registries::new(settings, Arc::new(|name| std::env::var(name).ok()), redactor)
 }
 
 /// Puts an image into moto.
@@ -161,12 +166,14 @@ async fn an_immutable_tag_stays_what_it_is() {
 }
 
 async fn a_token_is_a_login() {
-    let registries = registries(&[]);
+    let redactor = Redactor::default();
+    let registries = registries_masked_by(redactor.clone(), &[]);
     // moto's tokens ended in 2015, which must not mean one request per use, nor none at all.
     for fresh in [false, false, true] {
         let login = registries.login(HOST, fresh).await.unwrap().unwrap();
         assert_eq!((login.user.as_str(), login.password.expose()), ("AWS", ACCOUNT_PASSWORD));
     }
+    assert_eq!(redactor.redact(&format!("denied: {ACCOUNT_PASSWORD}")), "denied: ***");
 }
 
 async fn behind_another_host_the_api_is_asked_all_the_same() {
@@ -192,6 +199,23 @@ async fn without_credentials_ecr_says_how_to_give_some() {
     let error = registries(&[]).login(HOST, false).await.unwrap_err();
     let RegistryError::Login { hint, .. } = &error else { panic!("{error}") };
     assert!(hint.contains("`AWS_ACCESS_KEY_ID`"), "{hint}");
+}
+
+#[tokio::test]
+async fn an_expired_single_sign_on_says_how_to_log_in_again() {
+    if !in_child() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config");
+        let profile = "[sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://127.0.0.1/start\n\
+                       [default]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = ci\n";
+        std::fs::write(&config, profile).unwrap();
+        let env = [("AWS_ENDPOINT_URL_ECR", "http://127.0.0.1:9"), ("AWS_CONFIG_FILE", config.to_str().unwrap())];
+        return again("registry::ecr::an_expired_single_sign_on_says_how_to_log_in_again", &env).await;
+    }
+    // No token was ever cached, which is what one that has ended looks like after a while.
+    let error = registries(&[]).login(HOST, false).await.unwrap_err();
+    let RegistryError::Login { hint, .. } = &error else { panic!("{error}") };
+    assert!(hint.contains("`aws sso login`"), "{error}: {hint}");
 }
 
 #[tokio::test]
