@@ -1,1 +1,186 @@
-//! To come.
+//! Real racks, version 2 (ECS) and version 3 (Kubernetes), over their HTTP API.
+//!
+//! `http` makes calls and tells failures apart, `socket` reads log streams, `wire` has the objects. On top of them: `live`
+//! (what runs), `stage` (from a manifest to a release; `build_log`, `deliver` and `release` are its parts) and `promote`
+//! (from a release to what is live; `evidence` gathers what a rolled back one leaves). Facts about racks are from the
+//! sources of `convox/rack` 20260421192651 and `convox/convox` 3.24.9.
+//!
+//! Deliberately absent: any decision about what to deploy, `force=true`, and retries of a change without a look in between.
+
+mod build_log;
+mod deliver;
+mod evidence;
+mod http;
+mod live;
+mod promote;
+mod release;
+mod socket;
+mod stage;
+mod tls;
+mod wire;
+
+pub use live::AppSummary;
+
+use super::login::RackLogin;
+use super::{Live, Promoted, Rack, RackError, RackInfo, RackRead, StageRequest, Staged};
+use crate::config::RackConfig;
+use crate::event::Progress;
+use crate::names::{RackName, ReleaseId};
+use crate::secret::Secret;
+use http::{CallError, Http};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait between two looks at an app or build, as the convox CLI does.
+pub const POLL: Duration = Duration::from_secs(5);
+
+/// A rack.
+pub struct Convox {
+    name: RackName,
+    login: RackLogin,
+    http: Http,
+    /// The time between two looks at an app or build; every other wait is a multiple of it.
+    poll: Duration,
+    info: OnceCell<RackInfo>,
+}
+
+impl Convox {
+    /// Prepares a client for a rack; nothing is sent yet. `poll` is the time between two looks at an app or build
+    /// ([`POLL`]); waits before retries scale with it.
+    ///
+    /// # Errors
+    /// [`RackError::Unsupported`] when the `ca_file` cannot be read or the login cannot be sent.
+    pub fn new(config: &RackConfig, login: RackLogin, poll: Duration) -> Result<Self, RackError> {
+        let http = Http::new(&login, config.ca_file.as_deref(), poll / 5)
+            .map_err(|message| RackError::Unsupported { rack: config.name.clone(), message })?;
+        Ok(Self { name: config.name.clone(), login, http, poll, info: OnceCell::new() })
+    }
+
+    /// The rack as one URL with its login in it (`RACK_URL`): what the convox CLI of a hook needs when the password is a
+    /// token or the rack speaks plain HTTP, neither of which `CONVOX_HOST` can say.
+    #[must_use]
+    pub fn rack_url(&self) -> Secret {
+        let mut url = self.login.url.clone();
+        // Both setters only fail for URLs without a host; a login's URL has one.
+        let _ = url.set_username(&self.login.user);
+        let _ = url.set_password(Some(self.login.password.expose()));
+        Secret::new(url.as_str().trim_end_matches('/'))
+    }
+
+    /// What a failed read means.
+    fn unread(&self, what: &str, error: CallError) -> RackError {
+        match error {
+            CallError::Lost { message } => {
+                RackError::Unreachable { rack: self.name.clone(), message: format!("{what}: {message}"), hint: None }
+            }
+            error => self.fault(what, error),
+        }
+    }
+
+    /// What a failed change means.
+    fn fault(&self, what: &str, error: CallError) -> RackError {
+        let rack = self.name.clone();
+        match error {
+            CallError::NotSent { message, certificate } => {
+                let host = self.login.host();
+                let port = if self.login.url.port().is_some() { "" } else { ":443" };
+                let hint = if certificate {
+                    format!(
+                        "if the rack has a certificate of its own, save it with `openssl s_client -connect {host}{port} </dev/null | openssl x509 > rack.pem`, \
+                         check that it is the rack's, and name the file in `racks.{rack}.ca_file`"
+                    )
+                } else {
+                    format!("check `{host}` ({}) and whether this machine may connect to it", self.login.source)
+                };
+                RackError::Unreachable { rack, message, hint: Some(hint) }
+            }
+            CallError::Lost { message } => RackError::Unknown { rack, what: what.to_owned(), message },
+            CallError::Answered { status: 401, message } => {
+                let message = if message.is_empty() { "no reason given".to_owned() } else { message };
+                let cure = if message.contains("unauthorized to access") {
+                    "the token may only read; a deploy needs one that may write".to_owned()
+                } else {
+                    format!("user `{}`, host `{}`, from {}", self.login.user, self.login.host(), self.login.source)
+                };
+                RackError::Login { rack, message: format!("{message} ({cure})") }
+            }
+            CallError::Answered { status: 404, message } if message.starts_with("app not found: ") => {
+                RackError::NoApp { rack, app: message["app not found: ".len()..].to_owned() }
+            }
+            CallError::Answered { status: 404, message } if message.is_empty() => {
+                RackError::Unsupported { rack, message: format!("it does not know the call for {what}; it may be too old, or no rack") }
+            }
+            CallError::Answered { status: status @ 502..=504, message } => {
+                let message = if message.is_empty() { "the rack does not answer its balancer".to_owned() } else { message };
+                let hint = "the rack may be updating itself; try again when `convox rack` says `running`".to_owned();
+                RackError::Unreachable { rack, message: format!("{what}: status {status}: {message}"), hint: Some(hint) }
+            }
+            CallError::Answered { status, message } => {
+                let message = if message.is_empty() { format!("status {status}") } else { message };
+                RackError::Refused { rack, what: what.to_owned(), status, message }
+            }
+        }
+    }
+
+    /// Waits until the next look. `false` when `cancel` fired meanwhile.
+    async fn pause(&self, cancel: &CancellationToken) -> bool {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => false,
+            () = tokio::time::sleep(self.poll) => true,
+        }
+    }
+
+    fn timed_out(&self, limit: Duration, waiting_for: &str, outcome_unknown: bool) -> RackError {
+        RackError::Timeout { rack: self.name.clone(), limit, waiting_for: format!("waiting {waiting_for}"), outcome_unknown }
+    }
+}
+
+#[async_trait::async_trait]
+impl RackRead for Convox {
+    fn name(&self) -> &RackName {
+        &self.name
+    }
+
+    async fn info(&self) -> Result<RackInfo, RackError> {
+        self.known().await.cloned()
+    }
+
+    async fn live(&self, app: &str) -> Result<Live, RackError> {
+        self.read_live(app).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Rack for Convox {
+    async fn stage(
+        &self,
+        request: &StageRequest,
+        mover: &dyn super::ImageMover,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Staged, RackError> {
+        self.stage_release(request, mover, progress, cancel).await
+    }
+
+    async fn promote(
+        &self,
+        app: &str,
+        release: &ReleaseId,
+        timeout: Duration,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Promoted, RackError> {
+        self.promote_release(app, release, timeout, progress, cancel).await
+    }
+
+    fn hook_login(&self) -> (String, Secret) {
+        (self.login.host(), self.login.password.clone())
+    }
+}
+
+/// Ends with [`RackError::Cancelled`] when the run was asked to stop; stands before every change.
+fn go_on(cancel: &CancellationToken) -> Result<(), RackError> {
+    if cancel.is_cancelled() { Err(RackError::Cancelled) } else { Ok(()) }
+}
