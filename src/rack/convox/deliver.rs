@@ -6,7 +6,7 @@
 //! holds the rack's password, and is never shown.
 
 use super::http::Body;
-use super::{CallError, Convox, go_on, wire};
+use super::{CallError, Convox, go_on};
 use crate::event::Progress;
 use crate::names::{BuildId, Repository, ServiceName};
 use crate::rack::{ImageMover, RackError, StageRequest};
