@@ -164,7 +164,10 @@ fn building(end: Value) -> Script {
     v2().on("POST /apps/web/objects/tmp/*", [ok(json!({"Url": "object://web/tmp/x.tgz"}))])
         .on("POST /apps/web/builds", [ok(build("created", ""))])
         .on("GET /apps/web/builds/BNEW", [ok(build("created", "")), ok(build("running", "")), ok(end)])
-        .on("WS /apps/web/builds/BNEW/logs", [Reply::Socket(vec![Message::Text(b"Pulling gr\xc3"), Message::Text(b"\xbcn\nPushed"), Message::End])])
+        .on(
+            "WS /apps/web/builds/BNEW/logs",
+            [Reply::Socket(vec![Message::Text(b"Pulling gr\xc3"), Message::Text(b"\xbcn\nPushed"), Message::End])],
+        )
 }
 
 #[tokio::test]
@@ -174,7 +177,10 @@ async fn version_2_builds_from_the_manifest_and_one_release_carries_build_and_re
     let request = StageRequest { revision: Some(SHA.to_owned()), ..request(Deliver::Auto) };
     let (staged, told) = stage(&server, &request).await;
     assert_eq!(staged.unwrap(), "BNEW RREV Build");
-    assert_eq!(told, ["notice: rack `prod` (version 20260421192651) builds from the manifest and pulls the images", "Pulling grün", "Pushed"]);
+    assert_eq!(
+        told,
+        ["notice: rack `prod` (version 20260421192651) builds from the manifest and pulls the images", "Pulling grün", "Pushed"]
+    );
     assert_eq!(server.changes(), ["POST /apps/web/objects/tmp/*", "POST /apps/web/builds", "POST /apps/web/releases"]);
     let form = server.only("POST /apps/web/builds").form();
     insta::assert_snapshot!(format!("{form:?}"), @r#"{"description": "deploy [tok-1]", "git-sha": "0123456789abcdef0123456789abcdef01234567", "manifest": "convox.yml", "url": "object://web/tmp/x.tgz"}"#);
@@ -185,7 +191,7 @@ async fn version_2_builds_from_the_manifest_and_one_release_carries_build_and_re
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(upload.body.as_slice()));
     let names: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
     assert_eq!(names, [PathBuf::from("convox.yml")]);
-    let socket = server.only("WS /apps/web/builds/BNEW/logs");
+    let socket = server.seen().into_iter().find(|seen| seen.route.starts_with("WS ")).unwrap();
     assert!(!socket.headers.contains_key("origin"), "{:?}", socket.headers);
     assert_eq!(socket.headers["authorization"], "Basic Y29udm94OnBhc3Mvd29yZCsx", "the password is sent decoded");
 }
@@ -214,7 +220,10 @@ async fn log_streams_do_not_decide() {
     let table: [(Vec<Message>, &[&str]); 4] = [
         (vec![Message::Text(b"one\n"), Message::Silence], &["one"]),
         (vec![Message::Text(b"one\n"), Message::Close], &["one"]),
-        (vec![Message::Text(b"ERROR: unable to read logs for build: BNEW\n"), Message::End], &["notice: rack `prod` has no log of build `BNEW`"]),
+        (
+            vec![Message::Text(b"ERROR: unable to read logs for build: BNEW\n"), Message::End],
+            &["notice: rack `prod` has no log of build `BNEW`"],
+        ),
         (vec![Message::Text(b"\xff\n"), Message::End], &["\u{fffd}"]),
     ];
     for (messages, expected) in table {
@@ -343,6 +352,44 @@ async fn a_refused_push_marks_the_build_failed() {
 }
 
 #[tokio::test]
+async fn a_lost_answer_to_an_external_build_makes_a_new_record() {
+    // Only the answer says where to push, so the record that was made is of no use.
+    let mut created = build("created", "");
+    created["repository"] = json!("https://convox:pw@api.rack.example/rack1/web");
+    let script =
+        pushable().on("POST /apps/web/builds", [Reply::Cut, ok(created)]).on("GET /apps/web/builds", [ok(json!([build("created", "")]))]);
+    let server = script.serve().await;
+    assert_eq!(stage(&server, &request(Deliver::External)).await.0.unwrap(), "BNEW RNEW External");
+    let first = server.seen().into_iter().find(|seen| seen.route == "PUT /apps/web/builds/BNEW").unwrap().form();
+    assert_eq!(first["status"], "failed");
+}
+
+#[tokio::test]
+async fn an_image_that_nobody_would_push_stops_an_external_build() {
+    let server = pushable().serve().await;
+    let manifest = "services:\n  web:\n    image: r.example/web@sha256:1\n  cache:\n    image: redis\n".to_owned();
+    let error = stage(&server, &StageRequest { manifest, ..request(Deliver::External) }).await.0.unwrap_err();
+    assert!(matches!(&error, RackError::Push { service, .. } if service.as_str() == "cache"), "{error}");
+    assert!(server.changes().is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_release_is_found_in_the_list() {
+    let mut made = release("RREV", "BNEW", "", 6);
+    made["description"] = json!("deploy [tok-1]");
+    let old = || ok(json!([release("RNEW", "BNEW", "", 5), release("ROLD", "BOLD", "", 1)]));
+    let script = building(build("complete", "RNEW")).on("POST /apps/web/releases", [Reply::Cut]).after(
+        "POST /apps/web/releases",
+        "GET /apps/web/releases",
+        [old(), ok(json!([made, release("RNEW", "BNEW", "", 5)]))],
+    );
+    let server = script.serve().await;
+    let request = StageRequest { revision: Some(SHA.to_owned()), ..request(Deliver::Build) };
+    assert_eq!(stage(&server, &request).await.0.unwrap(), "BNEW RREV Build");
+    server.only("POST /apps/web/releases");
+}
+
+#[tokio::test]
 async fn version_2_is_never_sent_an_external_build() {
     for deliver in [Deliver::External, Deliver::Import] {
         let server = v2().serve().await;
@@ -355,30 +402,35 @@ async fn version_2_is_never_sent_an_external_build() {
 /// A rack that accepts the promote and then shows these.
 fn promoting(rack: Script, looks: impl IntoIterator<Item = (&'static str, &'static str)>) -> Script {
     let looks: Vec<Reply> = looks.into_iter().map(|(status, release)| app(status, release)).collect();
-    rack.on(PROMOTE, [Reply::Text(200, "ok\n")]).after(PROMOTE, APP, looks).on("GET /apps/web/processes", [ok(json!([
-        {"id": "web-2", "name": "web", "release": "RNEW", "status": "crash", "ports": null},
-        {"id": "web-1", "name": "web", "release": "ROLD", "status": "running"}
-    ]))])
+    rack.on(PROMOTE, [Reply::Text(200, "ok\n")]).after(PROMOTE, APP, looks).on(
+        "GET /apps/web/processes",
+        [ok(json!([
+            {"id": "web-2", "name": "web", "release": "RNEW", "status": "crash", "ports": null},
+            {"id": "web-1", "name": "web", "release": "ROLD", "status": "running"}
+        ]))],
+    )
 }
 
 #[tokio::test]
 async fn a_promote_is_live_when_ours_runs() {
     type Looks = &'static [(&'static str, &'static str)];
-    let table: [(fn() -> Script, Looks); 4] = [
-        // Version 2: stale looks first, the old id until the end.
-        (v2, &[("running", "ROLD"), ("updating", "ROLD"), ("updating", "ROLD"), ("running", "RNEW")]),
-        // Version 2: the update was over between two looks; somebody else's rollback after it is not ours.
-        (v2, &[("running", "RNEW"), ("rollback", "RNEW"), ("running", "RNEW")]),
-        // Version 3: the new id at once, the status a little later.
-        (v3, &[("running", "RNEW"), ("running", "RNEW"), ("updating", "RNEW"), ("running", "RNEW")]),
-        (v3, &[("running", "RNEW")]),
+    let table: [(u8, Looks); 4] = [
+        // Stale looks first, the old id until the end.
+        (2, &[("running", "ROLD"), ("updating", "ROLD"), ("updating", "ROLD"), ("running", "RNEW")]),
+        // The update was over between two looks; a rollback while ours is active is somebody else's.
+        (2, &[("running", "RNEW"), ("rollback", "RNEW"), ("running", "RNEW")]),
+        // The new id at once, the status a little later.
+        (3, &[("running", "RNEW"), ("running", "RNEW"), ("updating", "RNEW"), ("running", "RNEW")]),
+        (3, &[("running", "RNEW")]),
     ];
-    for (rack, looks) in table {
-        let server = promoting(rack(), looks.iter().copied()).serve().await;
+    for (version, looks) in table {
+        let rack = if version == 2 { v2() } else { v3() };
+        let server = promoting(rack, looks.iter().copied()).serve().await;
         assert_eq!(promote(&server).await.0.unwrap(), Promoted::Live, "{looks:?}");
         assert_eq!(server.changes(), [PROMOTE]);
-        let form = server.only(PROMOTE).form();
-        assert_eq!(form.get("timeout").map(String::as_str), (server.seen()[0].route == "GET /system" && rack as usize == v3 as usize).then_some("45"));
+        // Version 3 is told to give up early enough for its rollback to be seen.
+        let timeout = server.only(PROMOTE).form().remove("timeout");
+        assert_eq!(timeout.as_deref(), (version == 3).then_some("45"));
     }
 }
 
@@ -391,8 +443,8 @@ async fn a_version_3_promote_is_not_live_before_the_roll_has_begun() {
 
 #[tokio::test]
 async fn a_rollback_is_told_with_its_evidence() {
-    type Looks = &'static [(&'static str, &'static str)];
-    let table: [(fn() -> Script, Looks, &[&str]); 3] = [
+    type Row<'a> = (fn() -> Script, &'static [(&'static str, &'static str)], &'a [&'a str]);
+    let table: [Row; 3] = [
         (
             v2,
             &[("updating", "ROLD"), ("rollback", "ROLD"), ("running", "ROLD")],
@@ -500,7 +552,10 @@ async fn a_promote_that_is_live_already_is_not_an_error() {
 #[tokio::test]
 async fn a_refused_promote_says_why() {
     let table = [
-        (Reply::Text(500, "yaml: line 3: mapping values\n"), "rack `prod` refused the promote of release `RNEW` of app `web`: yaml: line 3: mapping values"),
+        (
+            Reply::Text(500, "yaml: line 3: mapping values\n"),
+            "rack `prod` refused the promote of release `RNEW` of app `web`: yaml: line 3: mapping values",
+        ),
         (
             Reply::Json(409, json!({"error": "budget cap exceeded for app web"})),
             "rack `prod` refused the promote of release `RNEW` of app `web`: budget cap exceeded for app web",
@@ -559,8 +614,10 @@ async fn a_promote_under_way_is_awaited_although_the_run_is_cancelled() {
 async fn what_is_live_is_walked_from_app_to_commit() {
     let mut old = build("complete", "ROLD");
     old["id"] = json!("BOLD");
-    let server = v3().on("GET /apps/web/builds/BOLD", [ok(old)]).on("GET /apps/web/builds/BNEW", [ok(build("complete", "RNEW"))]).serve().await;
+    let server =
+        v3().on("GET /apps/web/builds/BOLD", [ok(old)]).on("GET /apps/web/builds/BNEW", [ok(build("complete", "RNEW"))]).serve().await;
     let live = client(&server).live("web").await.unwrap();
+    assert_eq!(server.only("GET /apps/web/releases").query, "limit=20");
     assert_eq!((live.status, live.generation), (AppStatus::Running, 2));
     let active = live.release.unwrap();
     assert_eq!((active.id.as_str(), active.revision.as_deref(), active.created.minute()), ("ROLD", Some("old"), 1));
@@ -597,7 +654,11 @@ async fn errors_are_told_apart() {
     assert_eq!(live(none).await.unwrap_err(), "app `web` does not exist on rack `prod`");
     let unknown = live(v2().on(APP, [Reply::Text(404, "")])).await.unwrap_err();
     assert!(unknown.contains("does not know the call for app `web`"), "{unknown}");
-    let flaky = |replies: Vec<Reply>| v2().on(APP, replies).on("GET /apps/web/builds/BOLD", [ok(build("complete", "ROLD"))]).on("GET /apps/web/builds/BNEW", [ok(build("complete", "RNEW"))]);
+    let flaky = |replies: Vec<Reply>| {
+        v2().on(APP, replies)
+            .on("GET /apps/web/builds/BOLD", [ok(build("complete", "ROLD"))])
+            .on("GET /apps/web/builds/BNEW", [ok(build("complete", "RNEW"))])
+    };
     let mut once = vec![Reply::Text(500, "Throttling: Rate exceeded"), Reply::Text(503, "<html>"), Reply::Cut];
     once.push(app("running", "ROLD"));
     assert_eq!(live(flaky(once)).await, Ok(()));

@@ -73,7 +73,9 @@ impl Convox {
                     tokio::select! {
                         biased;
                         () = cancel.cancelled() => return Err(RackError::Cancelled),
-                        opened = LogStream::open(&self.http, &path, &options) => stream = opened.ok(),
+                        opened = tokio::time::timeout_at(deadline, LogStream::open(&self.http, &path, &options)) => {
+                            stream = opened.ok().and_then(Result::ok);
+                        }
                     }
                 }
                 _ => {}

@@ -84,7 +84,12 @@ impl Convox {
             self.until_next_look(app, id, deadline, request.timeout, cancel).await?;
         }
         loop {
-            let build = self.build(app, id).await?.unwrap_or_default();
+            let build = match self.build(app, id).await {
+                // The rack may be updating itself; the deadline ends this.
+                Err(RackError::Unreachable { .. }) if Instant::now() < deadline => None,
+                answer => answer?,
+            };
+            let build = build.unwrap_or_default();
             match build.status.as_str() {
                 "complete" => return Ok(()),
                 "failed" => {

@@ -1,8 +1,10 @@
 //! Promoting: from a release to what is live, or to knowing why not.
 //!
-//! 1. Wait until nothing else is under way for the app. 2. Send the promote once. An answer that leaves its fate open is
-//! followed by looks at the app; only when those show that it did not take is it sent again. 3. Look until the app is
-//! `running`: with our release on two looks in a row it is live, with another it was rolled back or overtaken.
+//! 1. Wait until nothing else is under way for the app.
+//! 2. Send the promote once. An answer that leaves its fate open is followed by looks at the app; only when those show that it
+//!    did not take is it sent again.
+//! 3. Look until the app is `running`: with our release on two looks in a row it is live, with another it was rolled back or
+//!    overtaken.
 //!
 //! The generations differ in what `release` says meanwhile. Version 2 keeps the old id until the update is complete, so our
 //! id there is proof. Version 3 shows the new id at once and may say `running` for some seconds before the roll begins, so
@@ -269,7 +271,9 @@ impl Watch<'_> {
                 AppStatus::Rollback => {
                     moved = true;
                     // On version 2 our id is there only when our update was complete: this is somebody else's going back.
-                    if !(ours && self.major == 2) && !std::mem::replace(&mut rollback, true) {
+                    let not_ours = ours && self.major == 2;
+                    if !not_ours && !rollback {
+                        rollback = true;
                         // What is failing now will be gone when the rollback is over.
                         processes = self.rack.process_states(self.app, self.release).await;
                     }
@@ -279,10 +283,11 @@ impl Watch<'_> {
                     rollback = true;
                     same >= STEADY
                 }
-                AppStatus::Updating | AppStatus::Other(_) => {
+                AppStatus::Updating => {
                     moved = true;
                     false
                 }
+                AppStatus::Other(_) => false,
             };
             if !over {
                 continue;

@@ -131,11 +131,13 @@ impl Convox {
         }
     }
 
-    /// The build that carries the request's token and commit, when the rack has it.
+    /// The build that carries the request's token and commit, when the rack has it. A failed one is of an earlier try.
     async fn find_build(&self, request: &StageRequest) -> Result<Option<wire::Build>, RackError> {
         let answer: Result<Vec<wire::Build>, CallError> = self.http.get(&["apps", &request.app, "builds"], &[("limit", "20")]).await;
         let builds = answer.map_err(|error| self.unread(&format!("the builds of app `{}`", request.app), error))?;
-        let ours = |build: &wire::Build| build.description.contains(&request.token) && build.commit().as_ref() == Some(&request.commit);
+        let ours = |build: &wire::Build| {
+            build.description.contains(&request.token) && build.commit().as_ref() == Some(&request.commit) && build.status != "failed"
+        };
         Ok(builds.into_iter().find(ours))
     }
 
