@@ -5,13 +5,14 @@
 //! so no sink can show a secret. Sending never blocks and never fails: a report that lags cannot delay a deploy.
 
 use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, RackName, ReleaseId, RunId, ServiceName, Target};
-use crate::secret::Redactor;
+use crate::secret::{Redactor, Secret};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 
 /// The version of what leaves the program: journal lines, `--events`, `--format json`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -27,6 +28,9 @@ pub struct Event {
     /// What.
     #[serde(flatten)]
     pub kind: EventKind,
+    /// A value a hook asked to be masked (`::add-mask::`), for the one report that tells the CI runner. Never written.
+    #[serde(skip)]
+    pub mask: Option<Secret>,
 }
 
 /// The stages an app or target goes through, in order.
@@ -56,6 +60,12 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// True for the stages that run the user's own commands.
+    #[must_use]
+    pub fn is_hook(self) -> bool {
+        matches!(self, Self::BeforeBuild | Self::AfterBuild | Self::BeforeRelease | Self::AfterRelease | Self::OnFailure)
+    }
+
     /// The stage's name for people, as the events spell it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -307,6 +317,9 @@ pub enum EventKind {
         branch: Option<String>,
         /// Where CI shows this run, when it runs in CI.
         ci_url: Option<String>,
+        /// Who runs it, `user@host`.
+        #[serde(default)]
+        by: String,
     },
     /// A target has its verdict.
     TargetPlanned {
@@ -479,6 +492,29 @@ struct Inner {
     // Sequence number and place in the stream are taken under one lock, so that the stream is in order.
     order: std::sync::Mutex<()>,
     redactor: Redactor,
+    // How many events are on disk; `NOBODY` while nobody writes a journal.
+    journaled: watch::Sender<u64>,
+}
+
+const NOBODY: u64 = u64::MAX;
+
+/// The journal's side of [`Events::record`]: says how far the stream is on disk. Dropping it releases everybody who waits.
+#[derive(Debug)]
+pub struct Acks {
+    journaled: watch::Sender<u64>,
+}
+
+impl Acks {
+    /// Everything up to and including event number `seq` is on disk.
+    pub fn through(&self, seq: u64) {
+        self.journaled.send_replace(seq + 1);
+    }
+}
+
+impl Drop for Acks {
+    fn drop(&mut self) {
+        self.journaled.send_replace(NOBODY);
+    }
 }
 
 impl Events {
@@ -486,22 +522,42 @@ impl Events {
     #[must_use]
     pub fn new(redactor: Redactor) -> (Self, UnboundedReceiver<Event>) {
         let (sender, receiver) = unbounded_channel();
-        (Self { inner: Arc::new(Inner { sender, next: AtomicU64::new(0), order: std::sync::Mutex::new(()), redactor }) }, receiver)
+        let (next, order, journaled) = (AtomicU64::new(0), std::sync::Mutex::new(()), watch::Sender::new(NOBODY));
+        (Self { inner: Arc::new(Inner { sender, next, order, redactor, journaled }) }, receiver)
+    }
+
+    /// Announces a journal: from here on [`Events::record`] waits until the returned handle says the event is on disk.
+    #[must_use]
+    pub fn acks(&self) -> Acks {
+        self.inner.journaled.send_replace(0);
+        Acks { journaled: self.inner.journaled.clone() }
     }
 
     /// Sends an event, with every text of it redacted.
     pub fn send(&self, kind: EventKind) {
-        let kind = redacted(kind, &self.inner.redactor);
-        let _order = self.inner.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let event = Event { seq: self.inner.next.fetch_add(1, Ordering::Relaxed), time: OffsetDateTime::now_utc(), kind };
-        // The receiver is gone only after the run is over: nobody is left to tell.
-        let _ = self.inner.sender.send(event);
+        self.place(kind);
     }
 
-    /// x
+    /// Sends an event and returns when it is on disk: for what must be known after a kill. At once when nobody writes a journal.
     pub async fn record(&self, kind: EventKind) {
-        self.send(kind);
+        let seq = self.place(kind);
+        // The sending half lives in `self`, so waiting cannot fail.
+        let _ = self.inner.journaled.subscribe().wait_for(|journaled| *journaled > seq).await;
     }
+
+    fn place(&self, mut kind: EventKind) -> u64 {
+        let mask = take_mask(&mut kind);
+        if let Some(mask) = &mask {
+            self.inner.redactor.register(&Secret::new(unescape_command(mask.expose())));
+        }
+        let kind = redacted(kind, &self.inner.redactor);
+        let _order = self.inner.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seq = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        // The receiver is gone only after the run is over: nobody is left to tell.
+        let _ = self.inner.sender.send(Event { seq, time: OffsetDateTime::now_utc(), kind, mask });
+        seq
+    }
+
     /// The redactor every event passes.
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
@@ -515,13 +571,32 @@ impl Events {
     }
 }
 
+/// Takes the value out of a hook's `::add-mask::VALUE`, so that no report can show it by showing the line.
+fn take_mask(kind: &mut EventKind) -> Option<Secret> {
+    const COMMAND: &str = "::add-mask::";
+    let EventKind::Log { step, line, .. } = kind else { return None };
+    let value = line.trim_start().strip_prefix(COMMAND).filter(|value| step.stage.is_hook() && !value.is_empty())?;
+    let value = Secret::new(value);
+    *line = format!("{COMMAND}***");
+    Some(value)
+}
+
+/// Undoes the escapes of a GitHub workflow command's value (`actions/toolkit`, `packages/core/src/command.ts`).
+fn unescape_command(value: &str) -> String {
+    value.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
+}
+
 fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
     let mask = |text: &mut String| *text = redactor.redact(text);
     match &mut kind {
         EventKind::Log { line: text, .. }
         | EventKind::Notice { message: text, .. }
         | EventKind::StepStarted { detail: text, .. }
-        | EventKind::RunStarted { subject: text, .. } => mask(text),
+        | EventKind::RackStatus { status: text, .. } => mask(text),
+        EventKind::RunStarted { subject, branch, ci_url, .. } => {
+            mask(subject);
+            [branch, ci_url].into_iter().flatten().for_each(mask);
+        }
         EventKind::BuildStep { name, error, .. } => {
             mask(name);
             if let Some(error) = error {
@@ -546,7 +621,9 @@ fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
                     mask(hint);
                 }
             }
-            TargetOutcome::RolledBack { message } => mask(message),
+            TargetOutcome::RolledBack { message: text } | TargetOutcome::NotAttempted { why: text } | TargetOutcome::Blocked { by: text } => {
+                mask(text);
+            }
             _ => {}
         },
         _ => {}
@@ -601,5 +678,156 @@ impl Progress {
             let target = Target { app: self.step.app.clone(), rack: rack.clone() };
             self.events.send(EventKind::RackStatus { target, status: status.into(), release });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(stage: Stage) -> Step {
+        Step { app: AppName::new("web").unwrap(), rack: Some(RackName::new("staging").unwrap()), service: None, stage }
+    }
+
+    /// One of every kind, and of every outcome.
+    fn every_kind() -> Vec<EventKind> {
+        let target = Target { app: AppName::new("web").unwrap(), rack: RackName::new("org/prod").unwrap() };
+        let commit = CommitId::new("a".repeat(40)).unwrap();
+        let (release, build) = (ReleaseId::new("RABC").unwrap(), BuildId::new("BABC").unwrap());
+        let text = || "a \"text\"\n\u{1b}[1m".to_owned();
+        let mut kinds = vec![
+            EventKind::RunStarted {
+                version: FORMAT_VERSION,
+                run: RunId::new("20260102-030405-abcd").unwrap(),
+                command: "deploy".to_owned(),
+                commit: commit.clone(),
+                subject: text(),
+                branch: None,
+                ci_url: Some(text()),
+                by: "ann@host".to_owned(),
+            },
+            EventKind::TargetPlanned {
+                target: target.clone(),
+                verdict: "deploy".to_owned(),
+                reasons: vec![text()],
+                base: Some(commit.clone()),
+                base_source: "rack".to_owned(),
+                live_release: Some(release.clone()),
+            },
+            EventKind::ImagePlanned {
+                app: target.app.clone(),
+                service: ServiceName::new("web").unwrap(),
+                fingerprint: Fingerprint::new("0".repeat(24)).unwrap(),
+                action: "build".to_owned(),
+                reference: text(),
+            },
+            EventKind::PlanReady { builds: 1, targets: 2, jobs: 3 },
+            EventKind::StepStarted { step: step(Stage::Build), detail: text() },
+            EventKind::Log { step: step(Stage::BeforeBuild), output: Output::Err, line: text() },
+            EventKind::BuildStep {
+                step: step(Stage::Build),
+                name: text(),
+                cached: true,
+                done: true,
+                millis: Some(u64::MAX),
+                error: Some(text()),
+            },
+            EventKind::Transfer { step: step(Stage::Push), current: 1, total: None },
+            EventKind::Notice { step: None, message: text() },
+            EventKind::Notice { step: Some(step(Stage::Retag)), message: text() },
+            EventKind::ImagePushed {
+                app: target.app.clone(),
+                service: ServiceName::new("web").unwrap(),
+                reference: text(),
+                digest: Digest::new(format!("sha256:{}", "1".repeat(64))).unwrap(),
+                built: true,
+            },
+            EventKind::ReleaseStaged { target: target.clone(), build, release: release.clone() },
+            EventKind::RackStatus { target: target.clone(), status: text(), release: None },
+            EventKind::Interrupted { signal: "INT".to_owned(), now: false },
+            EventKind::RunFinished { code: 130, millis: 7 },
+        ];
+        let failed = StepOutcome::Failed { class: FailureClass::HookTimeout, message: text(), hint: Some(text()) };
+        for outcome in [StepOutcome::Done, failed, StepOutcome::RolledBack { message: text() }, StepOutcome::Cancelled] {
+            kinds.push(EventKind::StepFinished { step: step(Stage::Promote), millis: 1, outcome });
+        }
+        for outcome in [
+            TargetOutcome::Deployed { release: release.clone() },
+            TargetOutcome::Staged { release },
+            TargetOutcome::UpToDate,
+            TargetOutcome::Failed { stage: Stage::OnFailure, class: FailureClass::Guard, message: text(), hint: None },
+            TargetOutcome::RolledBack { message: text() },
+            TargetOutcome::Blocked { by: text() },
+            TargetOutcome::Held { from: None },
+            TargetOutcome::Stale { live: commit },
+            TargetOutcome::Cancelled,
+            TargetOutcome::NotAttempted { why: text() },
+        ] {
+            kinds.push(EventKind::TargetFinished { target: target.clone(), millis: 1, outcome });
+        }
+        kinds
+    }
+
+    #[test]
+    fn every_event_comes_back_from_json_as_it_was() {
+        for (seq, kind) in (0..).zip(every_kind()) {
+            let event = Event { seq, time: time::macros::datetime!(2026-01-02 03:04:05.123 UTC), kind, mask: None };
+            let line = serde_json::to_string(&event).unwrap();
+            assert!(!line.contains('\n'));
+            assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_older_journals_lack_has_a_default() {
+        let line = r#"{"seq":0,"time":"2026-01-02T03:04:05Z","event":"run-started","version":1,"run":"r1","command":"deploy",
+            "commit":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","subject":"s","branch":null,"ci_url":null}"#;
+        assert!(serde_json::from_str::<Event>(line).is_ok());
+    }
+
+    #[test]
+    fn no_text_of_any_event_escapes_the_redactor() {
+        let (events, mut receiver) = Events::new(Redactor::default());
+        events.redactor().register(&Secret::new("a \"text\""));
+        every_kind().into_iter().for_each(|kind| events.send(kind));
+        while let Ok(event) = receiver.try_recv() {
+            // References are made of checked names, so a secret cannot be in one.
+            if !matches!(event.kind, EventKind::ImagePlanned { .. } | EventKind::ImagePushed { .. }) {
+                assert!(!serde_json::to_string(&event).unwrap().contains("text"), "{event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_a_hook_masks_is_masked_from_then_on_and_handed_to_the_runner_only() {
+        let (events, mut receiver) = Events::new(Redactor::default());
+        let log = |line: &str| events.progress(step(Stage::BeforeBuild)).log(Output::Out, line);
+        log("::add-mask::hunter%25two");
+        log("it is hunter%two");
+        let first = receiver.try_recv().unwrap();
+        assert_eq!(first.mask.as_ref().map(Secret::expose), Some("hunter%25two"));
+        assert!(!serde_json::to_string(&first).unwrap().contains("hunter"));
+        assert!(matches!(receiver.try_recv().unwrap().kind, EventKind::Log { line, .. } if line == "it is ***"));
+    }
+
+    #[tokio::test]
+    async fn record_waits_for_the_journal_and_for_nobody_else() {
+        let (events, receiver) = Events::new(Redactor::default());
+        let kind = || EventKind::Notice { step: None, message: String::new() };
+        events.record(kind()).await; // no journal: at once, even with an undrained receiver
+        let acks = events.acks();
+        acks.through(0);
+        let waiting = tokio::spawn({
+            let events = events.clone();
+            async move { events.record(kind()).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        acks.through(1);
+        waiting.await.unwrap();
+        let waiting = tokio::spawn(async move { events.record(kind()).await });
+        tokio::task::yield_now().await;
+        drop((acks, receiver)); // the consumer is gone
+        waiting.await.unwrap();
     }
 }
