@@ -70,6 +70,14 @@ impl Journal {
         Ok(Self { file, path, buffer: Vec::new() })
     }
 
+    /// A journal on a file that is open for reading only.
+    #[cfg(test)]
+    pub(crate) fn unwritable(dir: &Path) -> Self {
+        let path = dir.join("unwritable.jsonl");
+        fs::write(&path, "").unwrap();
+        Self { file: File::open(&path).unwrap(), path, buffer: Vec::new() }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -60,6 +60,10 @@ impl Stream {
         self
     }
 
+    pub fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
     fn planned(&mut self, name: &str, verdict: &str, reason: &str, live: Option<&str>) -> &mut Self {
         self.add(EventKind::TargetPlanned {
             target: target(name),
@@ -113,8 +117,7 @@ impl Stream {
 
     fn finish(&mut self, code: u8) -> Vec<Event> {
         let millis = u64::try_from((self.now - START).whole_milliseconds()).unwrap();
-        self.add(EventKind::RunFinished { code, millis });
-        std::mem::take(&mut self.events)
+        self.add(EventKind::RunFinished { code, millis }).events()
     }
 
     fn build_well(&mut self, name: &str) -> &mut Self {

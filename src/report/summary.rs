@@ -1,0 +1,439 @@
+//! The end of a run for people: a table of targets, what failed and why, what is live where, and the command to go on.
+
+use super::failures::{Failure, failures, go_on};
+use super::state::{Live, RunState, TargetState};
+use super::text::{Paint, clean, count, table, took, wrap};
+use crate::event::TargetOutcome;
+use crate::names::Target;
+
+/// How to draw.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Colours.
+    pub paint: Paint,
+    /// Columns to keep to.
+    pub width: usize,
+    /// Every target and notice, however many there are.
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { paint: Paint::default(), width: 80, verbose: false }
+    }
+}
+
+/// More targets that are up to date than this are counted instead of listed.
+const LISTED_UP_TO_DATE: usize = 8;
+/// More notices than this are counted.
+const LISTED_NOTICES: usize = 12;
+
+/// Draws the summary; each line ends with a line feed.
+#[must_use]
+pub fn render(state: &RunState, options: &Options) -> String {
+    let mut lines = Vec::new();
+    let failed = failures(state);
+    let quiet = is_quiet(state);
+    if !quiet {
+        targets(state, options, &mut lines);
+        images(state, &mut lines);
+    }
+    for failure in &failed {
+        lines.push(String::new());
+        explain(failure, options, &mut lines);
+    }
+    if !quiet && state.targets.values().any(|target| !matches!(target.outcome, None | Some(TargetOutcome::UpToDate))) {
+        lines.push(String::new());
+        live(state, options, &mut lines);
+    }
+    notices(state, options, &mut lines);
+    if !lines.is_empty() {
+        lines.push(String::new());
+    }
+    lines.extend(total(state, &failed, options));
+    lines.extend(image_total(state));
+    for (when, command) in go_on(state) {
+        lines.push(format!("{when}: {}", options.paint.strong(&command)));
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// True when nothing happened that is worth a table.
+fn is_quiet(state: &RunState) -> bool {
+    let idle = |target: &TargetState| matches!(target.outcome, Some(TargetOutcome::UpToDate));
+    state.interrupted.is_none() && state.targets.values().all(idle) && state.images.values().all(|image| image.digest.is_none())
+}
+
+fn targets(state: &RunState, options: &Options, lines: &mut Vec<String>) {
+    let all = state.targets_in_order();
+    let idle = |target: &TargetState| target.outcome == Some(TargetOutcome::UpToDate);
+    let hidden = all.iter().filter(|(_, known)| idle(known)).count();
+    let hide = hidden > LISTED_UP_TO_DATE && !options.verbose;
+    let mut rows = vec![["TARGET", "OUTCOME", "RELEASE", "TOOK", "WHY"].map(str::to_owned)];
+    let mut moods = vec![Mood::Heading];
+    for (target, known) in all.iter().filter(|(_, known)| !(hide && idle(known))) {
+        rows.push(row(target, known));
+        moods.push(mood(known));
+    }
+    if rows.len() == 1 {
+        return;
+    }
+    for (line, mood) in table(&rows, Some(options.width)).iter().zip(moods) {
+        lines.push(match mood {
+            Mood::Heading => options.paint.strong(line),
+            Mood::Good => options.paint.good(line),
+            Mood::Idle => options.paint.dim(line),
+            Mood::Bad => options.paint.bad(line),
+            Mood::Left => options.paint.warn(line),
+        });
+    }
+    if hide {
+        lines.push(options.paint.dim(&format!("and {} up to date", count(hidden, "target"))));
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Mood {
+    Heading,
+    Good,
+    Idle,
+    Bad,
+    Left,
+}
+
+fn mood(target: &TargetState) -> Mood {
+    match &target.outcome {
+        Some(TargetOutcome::Deployed { .. } | TargetOutcome::Staged { .. }) => Mood::Good,
+        Some(TargetOutcome::UpToDate) => Mood::Idle,
+        Some(TargetOutcome::Failed { .. } | TargetOutcome::RolledBack { .. }) => Mood::Bad,
+        _ => Mood::Left,
+    }
+}
+
+/// The word of a target's outcome; a run that was killed left some without one.
+#[must_use]
+pub fn outcome_word(target: &TargetState, finished: bool) -> String {
+    let open = if finished { "-" } else { "unfinished" };
+    // Who blocked it is said in the column that has room for it.
+    match &target.outcome {
+        Some(TargetOutcome::Blocked { .. }) => "blocked".to_owned(),
+        outcome => outcome.as_ref().map_or_else(|| open.to_owned(), TargetOutcome::word),
+    }
+}
+
+fn row(target: &Target, known: &TargetState) -> [String; 5] {
+    let release = match &known.outcome {
+        Some(TargetOutcome::Deployed { release } | TargetOutcome::Staged { release }) => release.to_string(),
+        Some(TargetOutcome::UpToDate) => known.live_release.as_ref().map_or_else(String::new, ToString::to_string),
+        _ => String::new(),
+    };
+    let spent = if known.millis == 0 { String::new() } else { took(known.millis) };
+    let first = why(known);
+    let first = clean(first.lines().next().unwrap_or_default());
+    [target.to_string(), outcome_word(known, false), release, spent, first]
+}
+
+/// Why a target ended as it did: the error, what it waited for, or the plan's reasons.
+#[must_use]
+pub fn why(target: &TargetState) -> String {
+    let reasons = || match target.reasons.as_slice() {
+        [] => target.verdict.clone(),
+        [one] => one.clone(),
+        [first, more @ ..] => format!("{first} (and {} more)", more.len()),
+    };
+    match &target.outcome {
+        Some(TargetOutcome::Failed { message, .. } | TargetOutcome::RolledBack { message }) => message.clone(),
+        Some(TargetOutcome::Blocked { by }) => format!("comes after {by}"),
+        Some(TargetOutcome::Held { from: Some(from) }) => format!("rolled back by hand from {}", from.short()),
+        Some(TargetOutcome::Held { from: None }) => "rolled back by hand".to_owned(),
+        Some(TargetOutcome::Stale { live }) => format!("{} is live and newer", live.short()),
+        Some(TargetOutcome::NotAttempted { why }) => why.clone(),
+        Some(TargetOutcome::Cancelled) => "interrupted while something of it ran".to_owned(),
+        None | Some(TargetOutcome::Deployed { .. } | TargetOutcome::Staged { .. } | TargetOutcome::UpToDate) => reasons(),
+    }
+}
+
+/// Without targets (`offbuild build`) the images are the result.
+fn images(state: &RunState, lines: &mut Vec<String>) {
+    if !state.targets.is_empty() {
+        return;
+    }
+    for ((app, service), image) in state.images_in_order() {
+        let digest = image.digest.as_ref().map_or_else(|| "not pushed".to_owned(), ToString::to_string);
+        lines.push(format!("{app}/{service}  {}  {digest}", image.reference));
+    }
+}
+
+fn explain(failure: &Failure, options: &Options, lines: &mut Vec<String>) {
+    lines.push(options.paint.bad(&format!("{} {}", failure.subject(), failure.what())));
+    for line in failure.message.lines() {
+        lines.extend(wrap(&clean(line), options.width.saturating_sub(2)).into_iter().map(|line| format!("  {line}")));
+    }
+    lines.extend(failure.evidence.iter().map(|line| options.paint.dim(&format!("    {}", clean(line)))));
+    for (index, line) in wrap(&failure.hint, options.width.saturating_sub(8)).into_iter().enumerate() {
+        lines.push(format!("  {}{line}", if index == 0 { "next: " } else { "      " }));
+    }
+}
+
+fn live(state: &RunState, options: &Options, lines: &mut Vec<String>) {
+    let mut rows = Vec::new();
+    for (target, known) in state.targets_in_order() {
+        if known.outcome != Some(TargetOutcome::UpToDate) {
+            let [release, note] = live_words(known);
+            rows.push([format!("  {target}"), release, note]);
+        }
+    }
+    lines.push(options.paint.strong("live now"));
+    lines.extend(table(&rows, Some(options.width)));
+}
+
+/// The live release and a note on it.
+#[must_use]
+pub fn live_words(target: &TargetState) -> [String; 2] {
+    let base = target.base.as_ref().map(|base| format!("as before, commit {}", base.short()));
+    // A rack forks the next `env set` from its newest release, live or not: one that was left behind must be known.
+    let left = target.staged.as_ref().map_or_else(String::new, |(_, release)| format!("; {release} is staged, not live"));
+    let before = || base.clone().unwrap_or_else(|| "as before".to_owned()) + &left;
+    match target.live() {
+        Live::This(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), "this commit".to_owned()],
+        Live::Before(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), before()],
+        Live::Other(release) => [release.to_string(), "neither this run's nor the one before".to_owned()],
+        Live::Nothing => ["-".to_owned(), "nothing was ever deployed".to_owned()],
+    }
+}
+
+fn notices(state: &RunState, options: &Options, lines: &mut Vec<String>) {
+    if state.notices.is_empty() {
+        return;
+    }
+    lines.push(String::new());
+    lines.push(options.paint.strong("worth knowing"));
+    let shown = if options.verbose { state.notices.len() } else { LISTED_NOTICES };
+    for notice in state.notices.iter().take(shown) {
+        let of = notice.step.as_ref().map_or_else(String::new, |step| format!("{}: ", step.subject()));
+        let text = wrap(&clean(&format!("{of}{}", notice.message.replace('\n', " "))), options.width.saturating_sub(4));
+        lines.extend(text.into_iter().enumerate().map(|(index, line)| format!("  {}{line}", if index == 0 { "" } else { "  " })));
+    }
+    if state.notices.len() > shown {
+        lines.push(format!("  and {} more, see `offbuild show`", state.notices.len() - shown));
+    }
+}
+
+fn total(state: &RunState, failed: &[Failure], options: &Options) -> Vec<String> {
+    let wall = took(state.wall_millis());
+    if is_quiet(state) && failed.is_empty() {
+        let text = match state.targets.len() {
+            0 => "nothing to do".to_owned(),
+            1 => "nothing to do: 1 target is up to date".to_owned(),
+            number => format!("nothing to do: {number} targets are up to date"),
+        };
+        return vec![options.paint.good(&format!("{text} ({wall})"))];
+    }
+    let mut parts = Vec::new();
+    let mut tally = |word: &str, number: usize| {
+        if number > 0 {
+            parts.push(format!("{number} {word}"));
+        }
+    };
+    let number = |is: fn(&TargetOutcome) -> bool| state.targets.values().filter(|target| target.outcome.as_ref().is_some_and(is)).count();
+    tally("deployed", number(|outcome| matches!(outcome, TargetOutcome::Deployed { .. })));
+    tally("staged", number(|outcome| matches!(outcome, TargetOutcome::Staged { .. })));
+    tally("up to date", number(|outcome| matches!(outcome, TargetOutcome::UpToDate)));
+    tally("failed", number(|outcome| matches!(outcome, TargetOutcome::Failed { .. })));
+    tally("rolled back", number(|outcome| matches!(outcome, TargetOutcome::RolledBack { .. })));
+    tally("blocked", number(|outcome| matches!(outcome, TargetOutcome::Blocked { .. })));
+    tally("held", number(|outcome| matches!(outcome, TargetOutcome::Held { .. })));
+    tally("stale", number(|outcome| matches!(outcome, TargetOutcome::Stale { .. })));
+    tally("cancelled", number(|outcome| matches!(outcome, TargetOutcome::Cancelled)));
+    tally("not attempted", number(|outcome| matches!(outcome, TargetOutcome::NotAttempted { .. })));
+    tally("unfinished", state.targets.values().filter(|target| target.outcome.is_none()).count());
+    let mut line = parts.join(", ");
+    if let Some(signal) = &state.interrupted {
+        line = format!("stopped by {}: {line}", signal.signal);
+    } else if state.finished.is_none() {
+        line = format!("not finished: {line}");
+    }
+    let line = format!("{line} ({wall})");
+    let bad = !failed.is_empty() || state.finished.is_none_or(|finish| finish.code != 0);
+    vec![if bad { options.paint.bad(&line) } else { options.paint.good(&line) }]
+}
+
+/// What the images came to, when there were any.
+fn image_total(state: &RunState) -> Option<String> {
+    let counts = state.image_counts();
+    if counts.built + counts.reused == 0 {
+        return None;
+    }
+    let cached = match counts.steps {
+        0 => String::new(),
+        steps => format!("; {} of {} cached", counts.cached, count(steps, "build step")),
+    };
+    Some(format!("{} built, {} pushed, {} reused{cached}", count(counts.built, "image"), counts.pushed, counts.reused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    fn drawn(events: &[crate::event::Event]) -> String {
+        let text = render(&RunState::replay(events), &Options::default());
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
+        }
+        text
+    }
+
+    #[test]
+    fn success() {
+        insta::assert_snapshot!(drawn(&samples::success()), @r#"
+        TARGET          OUTCOME     RELEASE  TOOK   WHY
+        api@staging     deployed    RAPI2    40.0s  apps/api/main.rb changed (apps/api/…
+        web@staging     deployed    RWEB2    40.0s  libs/auth/token.rb changed (shared …
+        worker@staging  deployed    RWRK2    40.0s  never deployed
+        docs@staging    up-to-date  RDOC1           no input changed since 111111111111
+
+        live now
+          api@staging     RAPI2  this commit
+          web@staging     RWEB2  this commit
+          worker@staging  RWRK2  this commit
+
+        worth knowing
+          worker/web: the cache `registry.example/worker:cache` could not be imported:
+            not found
+
+        3 deployed, 1 up to date (2m 25s)
+        2 images built, 2 pushed, 1 reused; 2 of 6 build steps cached
+        "#);
+    }
+
+    #[test]
+    fn nothing_to_do() {
+        insta::assert_snapshot!(drawn(&samples::nothing_to_do()), @r#"nothing to do: 2 targets are up to date (0.3s)"#);
+    }
+
+    #[test]
+    fn build_broken() {
+        insta::assert_snapshot!(drawn(&samples::build_broken()), @r#"
+        TARGET          OUTCOME        RELEASE  TOOK  WHY
+        api@staging     not-attempted                 the build of `web` failed and not…
+        web@staging     failed(build)                 `RUN bundle install` ended with 5
+        worker@staging  not-attempted                 the build of `web` failed and not…
+
+        web@staging failed in build
+          `RUN bundle install` ended with 5
+          next: build it alone: `offbuild build web`
+
+        live now
+          api@staging     RAPI1  as before, commit 111111111111
+          web@staging     RWEB1  as before, commit 111111111111
+          worker@staging  -      nothing was ever deployed
+
+        1 failed, 2 not attempted (16.2s)
+        1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        when it is fixed and committed: offbuild deploy
+        to try this commit again: offbuild deploy --resume
+        "#);
+    }
+
+    #[test]
+    fn hook_failing() {
+        insta::assert_snapshot!(drawn(&samples::hook_failing()), @r#"
+        TARGET          OUTCOME       RELEASE  TOOK   WHY
+        api@staging     deployed      RAPI2    40.0s  apps/api/main.rb changed (apps/ap…
+        web@staging     failed(hook)           10.0s  `deploy/before_release.sh` ended …
+        worker@staging  blocked                       comes after web@staging
+
+        web@staging failed in before_release
+          `deploy/before_release.sh` ended with 3: column `email` is missing
+          next: see what the hook said; it is run again by the next try
+
+        live now
+          api@staging     RAPI2  this commit
+          web@staging     RWEB1  as before, commit 111111111111; RWEB2 is staged, not l…
+          worker@staging  -      nothing was ever deployed
+
+        1 deployed, 1 failed, 1 blocked (1m 02s)
+        1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        when it is fixed and committed: offbuild deploy
+        to try this commit again: offbuild deploy --resume
+        "#);
+    }
+
+    #[test]
+    fn rolled_back() {
+        insta::assert_snapshot!(drawn(&samples::rolled_back()), @r#"
+        TARGET          OUTCOME        RELEASE  TOOK    WHY
+        api@staging     deployed       RAPI2    40.0s   apps/api/main.rb changed (apps/…
+        web@staging     rolled-back             2m 12s  the rack went back to `RWEB1`: …
+        worker@staging  not-attempted                   `web@staging` was rolled back
+
+        web@staging rolled back
+          the rack went back to `RWEB1`: web.1 failed its health check `/up` (502)
+            after 0.0s: updating with RWEB1 active
+            after 20.0s: updating with RWEB2 active
+            after 1m 55s: rollback with RWEB2 active
+            after 2m 04s: running with RWEB1 active
+          next: see what the app said before it stopped: `convox logs -a web`, then fix
+                it
+
+        live now
+          api@staging     RAPI2  this commit
+          web@staging     RWEB1  as before, commit 111111111111; RWEB2 is staged, not l…
+          worker@staging  -      nothing was ever deployed
+
+        1 deployed, 1 rolled back, 1 not attempted (3m 04s)
+        1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        when it is fixed and committed: offbuild deploy
+        to try this commit again: offbuild deploy --resume
+        "#);
+    }
+
+    #[test]
+    fn interrupted() {
+        insta::assert_snapshot!(drawn(&samples::interrupted()), @r#"
+        TARGET          OUTCOME        RELEASE  TOOK  WHY
+        api@staging     not-attempted                 interrupted
+        web@staging     cancelled                     interrupted while something of it…
+        worker@staging  not-attempted                 interrupted
+
+        live now
+          api@staging     RAPI1  as before, commit 111111111111
+          web@staging     RWEB1  as before, commit 111111111111
+          worker@staging  -      nothing was ever deployed
+
+        stopped by INT: 1 cancelled, 2 not attempted (2.1s)
+        0 images built, 0 pushed, 1 reused
+        to go on: offbuild deploy --resume
+        "#);
+    }
+
+    #[test]
+    fn killed() {
+        let mut events = samples::hook_failing();
+        events.truncate(30);
+        insta::assert_snapshot!(drawn(&events), @r#"
+        TARGET          OUTCOME     RELEASE  TOOK  WHY
+        api@staging     unfinished                 apps/api/main.rb changed (apps/api/*…
+        web@staging     unfinished                 libs/auth/token.rb changed (shared `…
+        worker@staging  unfinished                 never deployed
+
+        not finished: 3 unfinished (51.2s)
+        1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        to go on: offbuild deploy --resume
+        to see what is live: offbuild status
+        "#);
+    }
+
+    #[test]
+    fn many_targets_that_are_up_to_date_are_counted() {
+        let mut events = samples::success();
+        for number in 0..20 {
+            let (kind, last) = (TargetOutcome::UpToDate, events.last().unwrap().clone());
+            let target = samples::target(&format!("app{number}@staging"));
+            let kind = crate::event::EventKind::TargetFinished { target, millis: 0, outcome: kind };
+            events.push(crate::event::Event { kind, ..last });
+        }
+        assert!(drawn(&events).contains("and 21 targets up to date"));
+    }
+}
