@@ -258,7 +258,7 @@ impl<W: Write> Plain<W> {
                 let subject = step.as_ref().map_or_else(|| "notice".to_owned(), Step::subject);
                 self.say(&subject, &self.options.paint.warn(&clean(&message.replace('\n', " "))))
             }
-            EventKind::ImagePushed { app, service, reference, digest, .. } if self.normal() => {
+            EventKind::ImagePushed { app, service, reference, digest, .. } if self.normal() && !self.options.live => {
                 self.say(&format!("{app}/{service}"), &format!("{reference} is {digest}"))
             }
             EventKind::ReleaseStaged { target, release, .. } if self.normal() => {
@@ -503,7 +503,6 @@ mod tests {
         web@staging: deploy since 111111111111 (rack): libs/auth/token.rb changed (shared `auth`, apps.yaml:14)
         worker@staging: deploy: never deployed
         3 targets to deploy, 2 images to build, 2 at a time
-        api/web: registry.example/api:web.ffffffffffffffffffffffffffffffffffffffff is sha256:abababababababababababababababababababababababababababababababab
         api/web: retag done in 0.4s
         INT: nothing new starts; again to stop at once
         web/web: build cancelled after 1.7s
