@@ -621,7 +621,9 @@ fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
                     mask(hint);
                 }
             }
-            TargetOutcome::RolledBack { message: text } | TargetOutcome::NotAttempted { why: text } | TargetOutcome::Blocked { by: text } => {
+            TargetOutcome::RolledBack { message: text }
+            | TargetOutcome::NotAttempted { why: text }
+            | TargetOutcome::Blocked { by: text } => {
                 mask(text);
             }
             _ => {}

@@ -299,10 +299,7 @@ mod tests {
         assert_eq!(find("latest").unwrap(), "20260103-000000-cccc");
         assert_eq!(find("20260103").unwrap(), "20260103-000000-cccc");
         assert_eq!(find("20260102-030405-aaaa").unwrap(), "20260102-030405-aaaa");
-        assert_eq!(
-            find("20260102").unwrap_err(),
-            "`20260102` is the start of 2 runs: `20260102-030405-aaab`, `20260102-030405-aaaa`"
-        );
+        assert_eq!(find("20260102").unwrap_err(), "`20260102` is the start of 2 runs: `20260102-030405-aaab`, `20260102-030405-aaaa`");
         assert_eq!(find("x").unwrap_err(), "there is no run `x`");
         assert_eq!(find("").unwrap_err(), "there is no run ``");
     }

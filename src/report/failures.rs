@@ -199,8 +199,10 @@ mod tests {
 
     #[test]
     fn a_failed_step_without_a_target_is_told_too() {
-        let events: Vec<_> =
-            samples::build_broken().into_iter().filter(|event| !matches!(event.kind, crate::event::EventKind::TargetFinished { .. })).collect();
+        let events: Vec<_> = samples::build_broken()
+            .into_iter()
+            .filter(|event| !matches!(event.kind, crate::event::EventKind::TargetFinished { .. }))
+            .collect();
         let found = failures(&RunState::replay(&events));
         assert_eq!((found.len(), found[0].subject(), found[0].stage), (1, "web".to_owned(), Some(Stage::Build)));
     }

@@ -108,7 +108,8 @@ impl Report {
         let run = state.run.as_ref();
         let images = state.image_counts();
         let deployed = |target: &&TargetState| matches!(target.outcome, Some(TargetOutcome::Deployed { .. }));
-        let failed = |target: &&TargetState| matches!(target.outcome, Some(TargetOutcome::Failed { .. } | TargetOutcome::RolledBack { .. }));
+        let failed =
+            |target: &&TargetState| matches!(target.outcome, Some(TargetOutcome::Failed { .. } | TargetOutcome::RolledBack { .. }));
         Self {
             version: FORMAT_VERSION,
             run: run.map(|run| run.run.to_string()),

@@ -16,6 +16,7 @@ pub(crate) mod samples;
 pub mod state;
 pub mod summary;
 
+pub mod terminal;
 pub mod text;
 
 use crate::event::{Acks, Event, EventKind};
@@ -69,7 +70,11 @@ pub async fn drive(mut events: UnboundedReceiver<Event>, journal: Option<(Journa
         // Disk and terminal may block: not on the threads that carry the run.
         let work = move || {
             reports.take(&batch);
-            if open { reports.tick() } else { reports.finish() }
+            if open {
+                reports.tick()
+            } else {
+                reports.finish()
+            }
             reports
         };
         reports = match tokio::task::spawn_blocking(work).await {

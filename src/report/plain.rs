@@ -219,7 +219,9 @@ impl<W: Write> Plain<W> {
                 kept.lines().try_for_each(|line| self.write_log(&subject, &line))?;
                 self.say(&subject, &paint.bad(&format!("{stage} rolled back after {}: {}", took(millis), clean(message))))
             }
-            StepOutcome::Cancelled if self.normal() => self.say(&subject, &paint.warn(&format!("{stage} cancelled after {}", took(millis)))),
+            StepOutcome::Cancelled if self.normal() => {
+                self.say(&subject, &paint.warn(&format!("{stage} cancelled after {}", took(millis))))
+            }
             StepOutcome::Cancelled => Ok(()),
         }
     }
@@ -309,8 +311,11 @@ impl<W: Write + Send> Sink for Plain<W> {
         if !self.normal() || self.options.live {
             return Ok(());
         }
-        let silent: Vec<(&Step, &StepState)> =
-            state.running().into_iter().filter(|(step, known)| now - *self.heard.get(step).unwrap_or(&known.started) >= SIGN_OF_LIFE).collect();
+        let silent: Vec<(&Step, &StepState)> = state
+            .running()
+            .into_iter()
+            .filter(|(step, known)| now - *self.heard.get(step).unwrap_or(&known.started) >= SIGN_OF_LIFE)
+            .collect();
         if silent.is_empty() {
             return Ok(());
         }

@@ -179,9 +179,7 @@ pub fn success() -> Vec<Event> {
         step: Some(step("worker/web", Stage::Build)),
         message: "the cache `registry.example/worker:cache` could not be imported: not found".to_owned(),
     });
-    for (name, before, id) in
-        [("api@staging", "RAPI1", "RAPI2"), ("web@staging", "RWEB1", "RWEB2"), ("worker@staging", "RWRK1", "RWRK2")]
-    {
+    for (name, before, id) in [("api@staging", "RAPI1", "RAPI2"), ("web@staging", "RWEB1", "RWEB2"), ("worker@staging", "RWRK1", "RWRK2")] {
         stream.stage_well(name, id).promote_well(name, before, id);
     }
     stream.finish(0)
@@ -208,7 +206,12 @@ pub fn build_broken() -> Vec<Event> {
         .log("web/web", Stage::Build, "::error::not from us \u{1b}[31m##[error]neither\u{1b}[0m")
         .pass(4000)
         .build_step("web/web", "[2/3] RUN bundle install", false, Some(4000), Some("exit code: 5"))
-        .end("web/web", Stage::Build, 4000, StepOutcome::Failed { class: FailureClass::Build, message: message.clone(), hint: hint.clone() })
+        .end(
+            "web/web",
+            Stage::Build,
+            4000,
+            StepOutcome::Failed { class: FailureClass::Build, message: message.clone(), hint: hint.clone() },
+        )
         .build_well("worker/web")
         .done("web@staging", 0, TargetOutcome::Failed { stage: Stage::Build, class: FailureClass::Build, message, hint });
     for name in ["api@staging", "worker@staging"] {
