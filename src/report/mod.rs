@@ -9,6 +9,7 @@ pub mod failures;
 pub mod github;
 pub mod history;
 
+pub mod html;
 pub mod json;
 pub mod plain;
 #[cfg(test)]
