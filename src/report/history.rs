@@ -2,8 +2,17 @@
 
 use super::state::RunState;
 use super::text::{clean, table, took};
+use crate::error::Result;
 use crate::event::TargetOutcome;
+use crate::journal::Journal;
 use crate::names::RunId;
+use std::path::Path;
+
+/// Reads the runs of the repository at `root`, newest first. A journal that cannot be read is a run nothing is known of.
+pub fn read(root: &Path) -> Result<Vec<(RunId, RunState)>> {
+    let state = |path: &Path| Journal::read_outline(path).map(|events| RunState::replay(&events)).unwrap_or_default();
+    Ok(Journal::list(root)?.into_iter().map(|file| (file.run, state(&file.path))).collect())
+}
 
 /// Draws the runs, one line each, in the order given.
 #[must_use]
@@ -71,5 +80,18 @@ mod tests {
         20260101-000000-dead  -        -             unfinished   0.0s              nothing
         "#);
         assert_eq!(history(&[], 80), "nothing was run here yet\n");
+    }
+
+    #[test]
+    fn runs_are_read_from_their_journals() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunId::new("20260102-030405-abcd").unwrap();
+        Journal::create(dir.path(), &run).unwrap().append_all(&samples::success()).unwrap();
+        Journal::create(dir.path(), &RunId::new("20260101-000000-dead").unwrap()).unwrap();
+        let runs = read(dir.path()).unwrap();
+        assert_eq!(
+            runs.iter().map(|(run, state)| (run.as_str(), state.finished.is_some())).collect::<Vec<_>>(),
+            [("20260102-030405-abcd", true), ("20260101-000000-dead", false)]
+        );
     }
 }

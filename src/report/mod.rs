@@ -22,10 +22,13 @@ pub mod text;
 
 use crate::event::{Acks, Event, EventKind};
 use crate::journal::Journal;
+use plain::Verbosity;
 use state::RunState;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Duration;
+use text::Paint;
 use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -53,7 +56,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Events taken at a time.
 const BATCH: usize = 4096;
 
-/// Consumes a run's events until every [`crate::event::Events`] handle is gone, and returns the state they folded to.
+/// Consumes a run's events up to [`EventKind::RunFinished`], or until every [`crate::event::Events`] handle is gone, and
+/// returns the state they folded to.
 ///
 /// `journal` comes with the handle ([`crate::event::Events::acks`]) that tells [`crate::event::Events::record`] what is on
 /// disk; take it before the first event is sent. A journal that cannot be written is given up with a notice: the racks
@@ -65,7 +69,8 @@ pub async fn drive(mut events: UnboundedReceiver<Event>, journal: Option<(Journa
     loop {
         let mut batch = Vec::new();
         let open = tokio::select! {
-            taken = events.recv_many(&mut batch, BATCH) => taken > 0,
+            // Nothing comes after the last event; not waiting for the handles means that a forgotten one hangs nothing.
+            taken = events.recv_many(&mut batch, BATCH) => taken > 0 && !batch.iter().any(is_last),
             _ = ticks.tick() => true,
         };
         // Disk and terminal may block: not on the threads that carry the run.
@@ -87,6 +92,34 @@ pub async fn drive(mut events: UnboundedReceiver<Event>, journal: Option<(Journa
             return reports.state;
         }
     }
+}
+
+fn is_last(event: &Event) -> bool {
+    matches!(event.kind, EventKind::RunFinished { .. })
+}
+
+/// The reports people see of a run, as the environment (`var`) asks: live rows on a terminal, plain lines elsewhere, and what
+/// GitHub Actions reads when it runs the program.
+#[must_use]
+pub fn for_people(verbosity: Verbosity, var: impl Fn(&str) -> Option<String>) -> Vec<Box<dyn Sink>> {
+    let github = var("GITHUB_ACTIONS").is_some_and(|value| value == "true");
+    let live = !github && verbosity != Verbosity::Quiet && terminal::suits(&var);
+    let paint = Paint::from_env(io::stderr().is_terminal(), &var);
+    // A CI's log has no width of its own; 120 columns are shown by all of them.
+    let columns = var("COLUMNS").and_then(|columns| columns.parse().ok()).filter(|columns| *columns >= 40);
+    let width = columns.unwrap_or(if io::stderr().is_terminal() { 80 } else { 120 });
+    let options = plain::Options { verbosity, paint, github, live, width };
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    if live {
+        sinks.push(Box::new(terminal::Terminal::stderr(options)));
+    } else {
+        sinks.push(Box::new(plain::Plain::new(io::stderr(), options)));
+    }
+    if github {
+        let file = |name: &str| var(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        sinks.push(Box::new(github::Github::new(io::stderr(), file("GITHUB_STEP_SUMMARY"), file("GITHUB_OUTPUT"))));
+    }
+    sinks
 }
 
 struct Reports {
@@ -217,6 +250,27 @@ mod tests {
         }
         drop(events);
         assert_eq!(driving.await.unwrap(), RunState::replay(&Journal::read(&path).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn the_last_event_ends_it_though_a_handle_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::create(dir.path(), &RunId::new("r1").unwrap()).unwrap();
+        let (events, receiver) = Events::new(Redactor::default());
+        let driving = tokio::spawn(drive(receiver, Some((journal, events.acks())), Vec::new()));
+        events.record(EventKind::RunFinished { code: 0, millis: 1 }).await;
+        assert!(driving.await.unwrap().finished.is_some());
+        events.record(notice("too late, but nobody hangs")).await;
+    }
+
+    #[test]
+    fn github_gets_its_own_report_and_no_live_rows() {
+        let names = |vars: &[(&str, &str)]| -> Vec<&'static str> {
+            let var = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            for_people(Verbosity::Normal, var).iter().map(|sink| sink.name()).collect()
+        };
+        assert_eq!(names(&[("GITHUB_ACTIONS", "true")]), ["the plain report", "the report to GitHub"]);
+        assert_eq!(names(&[("TERM", "dumb")]), ["the plain report"]);
     }
 
     #[tokio::test]

@@ -268,13 +268,10 @@ impl<W: Write> Plain<W> {
             }
             EventKind::RackStatus { target, .. } => self.status(target, event, state),
             EventKind::StepFinished { step, millis, outcome } => self.finished(step, outcome, *millis, state),
-            EventKind::TargetFinished { target, outcome, .. } if self.normal() => match outcome {
-                // Failures were told by their step; what is left alone is told by the summary.
-                TargetOutcome::Deployed { release } => {
-                    self.say(&target.to_string(), &self.options.paint.good(&format!("deployed, {release} is live")))
-                }
-                _ => Ok(()),
-            },
+            // Failures were told by their step; what was left alone is told by the summary.
+            EventKind::TargetFinished { target, outcome: TargetOutcome::Deployed { release }, .. } if self.normal() => {
+                self.say(&target.to_string(), &self.options.paint.good(&format!("deployed, {release} is live")))
+            }
             EventKind::Interrupted { signal, now } => {
                 let text = if *now { "stopping now" } else { "nothing new starts; again to stop at once" };
                 writeln!(self.out, "{}", self.options.paint.warn(&format!("{signal}: {text}")))

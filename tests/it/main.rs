@@ -3,3 +3,4 @@
 mod hooks;
 mod registry;
 mod rack;
+mod journal;

@@ -160,6 +160,7 @@ fn images(state: &RunState, page: &mut String) {
             Some((Some(StepOutcome::Done), spent)) => format!("built in {spent}"),
             Some((Some(StepOutcome::Failed { .. }), spent)) => format!("failed after {spent}"),
             Some((_, _)) => "cancelled".to_owned(),
+            None if image.action == "build" && image.digest.is_none() => "not built".to_owned(),
             None => image.action.clone(),
         };
         let digest = image.digest.as_ref().map_or_else(|| "not pushed".to_owned(), ToString::to_string);
