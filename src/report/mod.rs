@@ -11,6 +11,7 @@ pub mod history;
 
 pub mod html;
 pub mod json;
+mod kept;
 pub mod plain;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -6,12 +6,13 @@
 //! silent for more than 30 seconds: [`Plain::tick`] is told the time and names the silent ones.
 
 use super::Sink;
+use super::kept::Kept;
 use super::state::{RunState, StepState};
 use super::summary;
 use super::text::{Paint, clean, clip, count, took};
 use crate::event::{Event, EventKind, Stage, Step, StepOutcome, TargetOutcome};
 use crate::names::Target;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use time::{Duration, OffsetDateTime};
 
@@ -52,9 +53,6 @@ impl Default for Options {
 pub const SIGN_OF_LIFE: Duration = Duration::seconds(30);
 /// More silent steps than this are counted.
 const NAMED_RUNNING: usize = 6;
-/// What is kept of a log until its step ends, bytes at its start and at its end.
-const KEPT_HEAD: usize = 1 << 20;
-const KEPT_TAIL: usize = 3 << 20;
 /// Workflow commands a hook may give to the runner. `group` is not one: hooks of several apps run at a time, and a group one
 /// opens would fold the others. `stop-commands` is not one: it would silence our own.
 const PASSED_COMMANDS: [&str; 5] = ["error", "warning", "notice", "debug", "add-mask"];
@@ -66,39 +64,6 @@ pub struct Plain<W> {
     options: Options,
     kept: BTreeMap<Step, Kept>,
     heard: BTreeMap<Step, OffsetDateTime>,
-}
-
-/// The start and the end of a log.
-#[derive(Debug, Default)]
-struct Kept {
-    head: Vec<String>,
-    head_bytes: usize,
-    tail: VecDeque<String>,
-    tail_bytes: usize,
-    left_out: usize,
-}
-
-impl Kept {
-    fn push(&mut self, line: String) {
-        if self.tail.is_empty() && self.head_bytes + line.len() <= KEPT_HEAD {
-            self.head_bytes += line.len();
-            self.head.push(line);
-            return;
-        }
-        self.tail_bytes += line.len();
-        self.tail.push_back(line);
-        while self.tail_bytes > KEPT_TAIL && self.tail.len() > 1 {
-            if let Some(gone) = self.tail.pop_front() {
-                self.tail_bytes -= gone.len();
-                self.left_out += 1;
-            }
-        }
-    }
-
-    fn lines(self) -> impl Iterator<Item = String> {
-        let left_out = (self.left_out > 0).then(|| format!("… {} left out here; `offbuild report` has them", count(self.left_out, "line")));
-        self.head.into_iter().chain(left_out).chain(self.tail)
-    }
 }
 
 impl<W: Write> Plain<W> {
@@ -570,15 +535,5 @@ mod tests {
         still running: api before_build 30.0s (deploy/before_build.sh)
         still running: web/web build 1m 00s ([2/3] RUN make)
         "#);
-    }
-
-    #[test]
-    fn a_log_without_end_keeps_its_start_and_its_end() {
-        let mut kept = Kept::default();
-        (0..100_000).for_each(|number| kept.push(format!("{number:0100}")));
-        assert!(kept.head_bytes <= KEPT_HEAD && kept.tail_bytes <= KEPT_TAIL);
-        let lines: Vec<String> = kept.lines().collect();
-        assert!(lines.iter().any(|line| line.ends_with("left out here; `offbuild report` has them")));
-        assert!(lines[0].ends_with("00") && lines.last().unwrap().ends_with("99999"));
     }
 }

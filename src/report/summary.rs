@@ -55,7 +55,8 @@ pub fn render(state: &RunState, options: &Options) -> String {
     for (when, command) in go_on(state) {
         lines.push(format!("{when}: {}", options.paint.strong(&command)));
     }
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    // Parts are set apart by an empty line before them; the first one needs none.
+    lines.iter().skip_while(|line| line.is_empty()).map(|line| format!("{line}\n")).collect()
 }
 
 /// True when nothing happened that is worth a table.
@@ -247,6 +248,11 @@ fn total(state: &RunState, failed: &[Failure], options: &Options) -> Vec<String>
     tally("cancelled", number(|outcome| matches!(outcome, TargetOutcome::Cancelled)));
     tally("not attempted", number(|outcome| matches!(outcome, TargetOutcome::NotAttempted { .. })));
     tally("unfinished", state.targets.values().filter(|target| target.outcome.is_none()).count());
+    let bad = !failed.is_empty() || state.finished.is_none_or(|finish| finish.code != 0);
+    if parts.is_empty() {
+        // No targets (`offbuild build`).
+        parts.push(if bad { "failed" } else { "done" }.to_owned());
+    }
     let mut line = parts.join(", ");
     if let Some(signal) = &state.interrupted {
         line = format!("stopped by {}: {line}", signal.signal);
@@ -254,7 +260,6 @@ fn total(state: &RunState, failed: &[Failure], options: &Options) -> Vec<String>
         line = format!("not finished: {line}");
     }
     let line = format!("{line} ({wall})");
-    let bad = !failed.is_empty() || state.finished.is_none_or(|finish| finish.code != 0);
     vec![if bad { options.paint.bad(&line) } else { options.paint.good(&line) }]
 }
 
@@ -422,6 +427,29 @@ mod tests {
         1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
         to go on: offbuild deploy --resume
         to see what is live: offbuild status
+        "#);
+    }
+
+    #[test]
+    fn a_build_without_targets() {
+        let mut events = samples::build_broken();
+        events.retain(|event| {
+            use crate::event::EventKind as Kind;
+            !matches!(event.kind, Kind::TargetFinished { .. } | Kind::TargetPlanned { .. })
+        });
+        insta::assert_snapshot!(render(&RunState::replay(&events), &Options::default()), @r#"
+        api/web  registry.example/api:web.ffffffffffffffffffffffffffffffffffffffff  sha256:abababababababababababababababababababababababababababababababab
+        web/web  registry.example/web:web.ffffffffffffffffffffffffffffffffffffffff  not pushed
+        worker/web  registry.example/worker:web.ffffffffffffffffffffffffffffffffffffffff  sha256:abababababababababababababababababababababababababababababababab
+
+        web failed in build
+          `RUN bundle install` ended with 5
+          next: build it alone: `offbuild build web`
+
+        failed (16.2s)
+        1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        when it is fixed and committed: offbuild deploy
+        to try this commit again: offbuild deploy --resume
         "#);
     }
 
