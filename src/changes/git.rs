@@ -1,1 +1,208 @@
-//! To come.
+//! History through libgit2: commits, trees and refs, without the git program.
+//!
+//! A libgit2 handle may move between threads but not be shared, so [`Git`] keeps a few and lends one to each call; calls
+//! from several threads run side by side. Two trees are compared by a walk of our own (`tree`), because libgit2's visits
+//! subtrees that are equal; the work tree is libgit2's business (`worktree`).
+//!
+//! It does not fetch, write objects or touch the index.
+
+use super::{Ancestry, Change, CommitInfo, Head, History, TreeEntry, tree, worktree};
+use crate::error::{Error, Result};
+use crate::names::{CommitId, RepoPath};
+use git2::{ErrorClass, ErrorCode, Oid, Repository};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use time::OffsetDateTime;
+
+/// A repository, read through libgit2.
+pub struct Git {
+    root: PathBuf,
+    idle: Mutex<Vec<Repository>>,
+}
+
+impl Git {
+    /// Opens the repository that `dir` lies in.
+    ///
+    /// Fails when there is none, when it has no work tree, when it belongs to another user, and when it is of a kind that
+    /// libgit2 cannot read (reftable, SHA-256 objects).
+    pub fn open(dir: &Path) -> Result<Self> {
+        let repo = Repository::discover(dir).map_err(|error| not_opened(dir, &error))?;
+        let Some(root) = repo.workdir().map(Path::to_owned) else {
+            return Err(Error::unusable(format!("`{}` is a bare repository; offbuild needs its files checked out", repo.path().display()))
+                .hint("run it in a clone or in a worktree: `git worktree add ../deploy`"));
+        };
+        Ok(Self { root, idle: Mutex::new(vec![repo]) })
+    }
+
+    /// Runs `work` with a handle nobody else uses meanwhile.
+    fn with<T>(&self, work: impl FnOnce(&Repository) -> Result<T>) -> Result<T> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = idle().pop();
+        let repo = match free {
+            Some(repo) => repo,
+            None => Repository::open(&self.root).map_err(|error| not_opened(&self.root, &error))?,
+        };
+        let result = work(&repo);
+        idle().push(repo);
+        result
+    }
+}
+
+impl History for Git {
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn head(&self) -> Result<Head> {
+        self.with(|repo| {
+            let head = repo.head().map_err(|error| match error.code() {
+                ErrorCode::UnbornBranch | ErrorCode::NotFound => {
+                    Error::unusable("the repository has no commit yet").hint("commit what is to be deployed: `git add -A && git commit`")
+                }
+                _ => failed("HEAD cannot be read", &error),
+            })?;
+            let commit = head.peel_to_commit().map_err(|error| failed("HEAD names no commit", &error))?;
+            let branch = head.is_branch().then(|| String::from_utf8_lossy(head.shorthand_bytes()).into_owned());
+            Ok(Head { branch, describe: describe(repo, &commit), source: source(repo), commit: info(&commit)? })
+        })
+    }
+
+    fn resolve(&self, revision: &str) -> Result<Option<CommitId>> {
+        self.with(|repo| match repo.revparse_single(revision).and_then(|object| object.peel_to_commit()) {
+            Ok(commit) => commit_id(commit.id()).map(Some),
+            // Behind the border of a shallow clone the class differs ("parent 0 does not exist"), the code does not.
+            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::Peel | ErrorCode::InvalidSpec) => Ok(None),
+            Err(error) => Err(failed(format!("revision `{revision}` cannot be read"), &error)),
+        })
+    }
+
+    fn commit(&self, id: &CommitId) -> Result<CommitInfo> {
+        self.with(|repo| info(&find(repo, id)?))
+    }
+
+    fn is_shallow(&self) -> bool {
+        // A linked worktree of a shallow clone is as shallow as its clone, where the file lies.
+        self.with(|repo| Ok(repo.is_shallow() || is_filled(&repo.commondir().join("shallow")))).unwrap_or(false)
+    }
+
+    fn changes(&self, base: &CommitId, head: &CommitId) -> Result<Vec<Change>> {
+        self.with(|repo| tree::differences(repo, &tree_of(repo, base)?, &tree_of(repo, head)?))
+    }
+
+    fn dirty(&self) -> Result<Vec<Change>> {
+        self.with(worktree::dirty)
+    }
+
+    fn merge_base(&self, one: &CommitId, two: &CommitId) -> Result<Option<CommitId>> {
+        self.with(|repo| match repo.merge_base(oid(one)?, oid(two)?) {
+            Ok(base) => commit_id(base).map(Some),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(failed(format!("the merge base of {} and {} cannot be found", one.short(), two.short()), &error)),
+        })
+    }
+
+    fn ancestry(&self, one: &CommitId, two: &CommitId) -> Result<Ancestry> {
+        if one == two {
+            return Ok(Ancestry::Same);
+        }
+        if self.resolve(one.as_str())?.is_none() || self.resolve(two.as_str())?.is_none() {
+            return Ok(Ancestry::Unknown);
+        }
+        let base = self.merge_base(one, two)?;
+        Ok(super::ancestry_of(one, two, base.as_ref(), self.is_shallow()))
+    }
+
+    fn files(&self, commit: &CommitId, dir: &RepoPath) -> Result<Vec<TreeEntry>> {
+        self.with(|repo| tree::files(repo, &tree_of(repo, commit)?, dir))
+    }
+
+    fn read(&self, commit: &CommitId, path: &RepoPath) -> Result<Option<Vec<u8>>> {
+        self.with(|repo| {
+            let Some(entry) = tree::entry(repo, &tree_of(repo, commit)?, path)? else { return Ok(None) };
+            if entry.kind != git2::ObjectType::Blob {
+                return Ok(None);
+            }
+            let blob = repo.find_blob(entry.id).map_err(|error| failed(format!("`{path}` of {} cannot be read", commit.short()), &error))?;
+            Ok(Some(blob.content().to_owned()))
+        })
+    }
+
+    fn hash_on_disk(&self, path: &RepoPath) -> Result<Option<TreeEntry>> {
+        self.with(|repo| worktree::hash(repo, path))
+    }
+}
+
+/// A libgit2 error with what was attempted.
+pub(super) fn failed(what: impl Into<String>, error: &git2::Error) -> Error {
+    Error::unusable(what).because(error.message())
+}
+
+/// An id as libgit2 has it.
+pub(super) fn oid(id: &CommitId) -> Result<Oid> {
+    Oid::from_str(id.as_str()).map_err(|error| failed(format!("`{id}` is no id of this repository"), &error))
+}
+
+fn commit_id(id: Oid) -> Result<CommitId> {
+    CommitId::new(id.to_string()).map_err(|error| Error::unusable(error.to_string()))
+}
+
+fn find<'repo>(repo: &'repo Repository, id: &CommitId) -> Result<git2::Commit<'repo>> {
+    repo.find_commit(oid(id)?).map_err(|error| failed(format!("commit {} cannot be read", id.short()), &error))
+}
+
+fn tree_of<'repo>(repo: &'repo Repository, id: &CommitId) -> Result<git2::Tree<'repo>> {
+    find(repo, id)?.tree().map_err(|error| failed(format!("the tree of commit {} cannot be read", id.short()), &error))
+}
+
+fn info(commit: &git2::Commit<'_>) -> Result<CommitInfo> {
+    let subject = commit.summary_bytes().unwrap_or_default();
+    Ok(CommitInfo {
+        id: commit_id(commit.id())?,
+        subject: String::from_utf8_lossy(subject).into_owned(),
+        author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
+        time: OffsetDateTime::from_unix_timestamp(commit.time().seconds()).unwrap_or(OffsetDateTime::UNIX_EPOCH),
+    })
+}
+
+fn describe(repo: &Repository, commit: &git2::Commit<'_>) -> String {
+    let mut options = git2::DescribeOptions::new();
+    options.describe_tags().show_commit_oid_as_fallback(true);
+    // A clone may hold a tag without the history that leads to it; the short id is what `--always` gives then.
+    repo.describe(&options).and_then(|found| found.format(None)).unwrap_or_else(|_| commit.id().to_string()[..7].to_owned())
+}
+
+fn source(repo: &Repository) -> Option<String> {
+    let origin = repo.find_remote("origin").ok()?;
+    super::without_credentials(&String::from_utf8_lossy(origin.url_bytes()))
+}
+
+fn is_filled(file: &Path) -> bool {
+    file.metadata().is_ok_and(|file| file.len() > 0)
+}
+
+fn not_opened(dir: &Path, error: &git2::Error) -> Error {
+    let shown = dir.display();
+    match (error.code(), error.class()) {
+        (ErrorCode::NotFound, _) => {
+            Error::unusable(format!("`{shown}` is not in a git repository")).hint("offbuild compares commits: run it in a clone")
+        }
+        (ErrorCode::Owner, _) => {
+            let root = dir.ancestors().find(|dir| dir.join(".git").exists()).unwrap_or(dir);
+            Error::unusable(format!("the repository at `{}` belongs to another user", root.display()))
+                .because(error.message())
+                .hint(format!("if you trust it: `git config --global --add safe.directory {}`", root.display()))
+        }
+        (_, ErrorClass::Repository) if is_unreadable(error) => {
+            Error::unusable(format!("the repository of `{shown}` is of a kind that only the git program reads"))
+                .because(error.message())
+                .hint("install git, or clone again with `--ref-format=files --object-format=sha1`")
+        }
+        _ => failed(format!("the repository of `{shown}` cannot be opened"), error),
+    }
+}
+
+/// True for what the git program reads and libgit2 does not: reftable, SHA-256 objects, extensions to come.
+pub(super) fn is_unreadable(error: &git2::Error) -> bool {
+    let text = error.message();
+    text.contains("unsupported extension") || text.contains("unknown object format") || text.contains("repository version")
+}

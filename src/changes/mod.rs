@@ -1,15 +1,31 @@
 //! What changed and whose it is.
 //!
 //! Git yields paths ([`History`], the port; `git` is its adapter); which apps they touch is a pure function of apps, rules
-//! and paths. Every verdict carries all its reasons, for the apps left out too.
+//! and paths (`inputs`). `base` finds the commit to compare with when no rack tells it, `fingerprint` says in one word what an
+//! app's inputs are, `verdict` decides. Every verdict carries all its reasons, for the apps left out too.
 
 pub mod dockerfile;
+mod affected;
+pub mod base;
+pub mod fingerprint;
 pub mod git;
+pub mod inputs;
+pub mod verdict;
+mod tree;
+mod worktree;
 
 use crate::names::{CommitId, RepoPath};
 use crate::yaml::Place;
 use serde::Serialize;
+use std::sync::Arc;
 use time::OffsetDateTime;
+
+/// Opens the repository that `dir` lies in.
+///
+/// What is cached from history stays as it was when it was read: open again after a fetch.
+pub fn open(dir: &std::path::Path) -> crate::error::Result<Arc<dyn History>> {
+    Ok(Arc::new(git::Git::open(dir)?))
+}
 
 /// How a path changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -147,4 +163,31 @@ pub struct PathReason {
     pub change: Change,
     /// The rule.
     pub rule: Rule,
+}
+
+/// How `one` stands to another commit `two`, told by their best common ancestor.
+fn ancestry_of(one: &CommitId, two: &CommitId, base: Option<&CommitId>, shallow: bool) -> Ancestry {
+    match base {
+        _ if one == two => Ancestry::Same,
+        Some(base) if base == one => Ancestry::Ancestor,
+        Some(base) if base == two => Ancestry::Descendant,
+        // Behind the border of a shallow clone they may still meet.
+        None if shallow => Ancestry::Unknown,
+        _ => Ancestry::Diverged,
+    }
+}
+
+/// A remote's URL without user and password; `None` when it cannot be told where those are. The user of `git@host:path`
+/// is no secret and stays.
+fn without_credentials(url: &str) -> Option<String> {
+    if !url.contains("://") {
+        return (!url.is_empty()).then(|| url.to_owned());
+    }
+    let mut url = url::Url::parse(url).ok()?;
+    // Both fail for URLs that can hold no user, which then have none.
+    let _ = url.set_password(None);
+    if url.scheme() != "ssh" {
+        let _ = url.set_username("");
+    }
+    Some(url.into())
 }

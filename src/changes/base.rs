@@ -1,0 +1,250 @@
+//! The commit to compare with when no rack tells it: `--base`, `OFFBUILD_BASE`, the CI's own event, the default branch.
+//!
+//! [`sources`] lists what the environment offers, in order; [`choose`] takes the first that exists here and answers with its
+//! merge base with HEAD. A source that names nothing (a zero id, a commit that is not here) is passed over with a note.
+//! It never answers "nothing changed" by accident: when a source was passed over and the next best base is HEAD itself, the base
+//! is unreachable.
+
+use super::History;
+use crate::error::Result;
+use crate::names::CommitId;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The environment's variables, by name.
+pub type Environment = BTreeMap<String, String>;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "base", rename_all = "kebab-case")]
+pub enum Choice {
+    /// A base.
+    Found(Base),
+    /// None that exists here.
+    Unreachable(Unreachable),
+}
+
+/// A commit to compare with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Base {
+    /// The commit.
+    pub commit: CommitId,
+    /// Where it came from: "`--base main`", "`push.before` of GitHub's event".
+    pub source: String,
+    /// The sources passed over, and other steps taken.
+    pub notes: Vec<String>,
+}
+
+/// A base that is not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreachable {
+    /// What was asked for, with its source.
+    pub wanted: String,
+    /// Why it cannot be had.
+    pub why: String,
+    /// What to run; `None` when no fetch can help.
+    pub fetch: Option<FetchCommand>,
+    /// The sources passed over.
+    pub notes: Vec<String>,
+}
+
+/// A `git fetch` that brings a missing base: program and arguments.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct FetchCommand(pub Vec<String>);
+
+impl FetchCommand {
+    /// What brings `revision` to a repository that does not have it: the whole history for a shallow clone, the one commit or
+    /// branch otherwise.
+    #[must_use]
+    pub fn for_missing(revision: &str, shallow: bool) -> Self {
+        let mut words = vec!["git", "fetch"];
+        if shallow {
+            words.push("--unshallow");
+        }
+        words.push("origin");
+        let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        let branch = revision.strip_prefix("origin/").unwrap_or(revision);
+        if is_id(revision) {
+            // Behind the border of a shallow clone it is the missing history that brings it; not every server hands out single commits.
+            if !shallow {
+                words.push(revision.to_owned());
+            }
+        } else if branch.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte)) && branch != "HEAD" {
+            words.push(format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"));
+        }
+        Self(words)
+    }
+}
+
+/// As typed into a shell: no word of it needs quotes.
+impl fmt::Display for FetchCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
+    }
+}
+
+/// A revision the environment offers as a base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Where it comes from.
+    pub name: String,
+    /// What to resolve; the first that exists is taken.
+    pub revisions: Vec<String>,
+    /// A person asked for exactly this: nothing is put in its place.
+    pub asked: bool,
+}
+
+/// What flag, environment and the CI's event (GitHub's, the text of the file `GITHUB_EVENT_PATH` names) offer, in order.
+#[must_use]
+pub fn sources(flag: Option<&str>, environment: &Environment, event: Option<&str>) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut offer = |name: String, revisions: Vec<String>, asked: bool| {
+        if revisions.iter().any(|revision| !revision.trim().is_empty()) {
+            found.push(Source { name, revisions, asked });
+        }
+    };
+    let one = |revision: &str| vec![revision.trim().to_owned()];
+    if let Some(flag) = flag {
+        offer(format!("`--base {flag}`"), one(flag), true);
+    }
+    let get = |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+    let commit = |name: &str| get(name).map(|value| (format!("`{name}`"), one(value)));
+    let branch = |name: &str| get(name).map(|value| (format!("`{name}` ({value})"), branch_revisions(value)));
+    if let Some((name, revisions)) = commit("OFFBUILD_BASE") {
+        offer(name, revisions, false);
+    }
+    if get("GITHUB_ACTIONS").is_some() || get("GITHUB_EVENT_PATH").is_some() {
+        for (field, revision) in event.map(github_event).unwrap_or_default() {
+            offer(format!("`{field}` of GitHub's event"), one(&revision), false);
+        }
+    }
+    // Where a CI knows the target of a pull request, that says more than what was pushed before.
+    let others = [
+        branch("GITHUB_BASE_REF"),
+        commit("CI_MERGE_REQUEST_DIFF_BASE_SHA"),
+        commit("CI_COMMIT_BEFORE_SHA"),
+        branch("BUILDKITE_PULL_REQUEST_BASE_BRANCH"),
+        get("CIRCLE_COMPARE_URL").and_then(circle_base).map(|base| ("`CIRCLE_COMPARE_URL`".to_owned(), one(base))),
+        branch("CHANGE_TARGET"),
+        commit("GIT_PREVIOUS_SUCCESSFUL_COMMIT"),
+    ];
+    for (name, revisions) in others.into_iter().flatten() {
+        offer(name, revisions, false);
+    }
+    found
+}
+
+/// The base commits in a GitHub event, the best first.
+fn github_event(text: &str) -> Vec<(&'static str, String)> {
+    let Ok(event) = serde_json::from_str::<serde_json::Value>(text) else { return Vec::new() };
+    [("pull_request.base.sha", "/pull_request/base/sha"), ("merge_group.base_sha", "/merge_group/base_sha"), ("push.before", "/before")]
+        .into_iter()
+        .filter_map(|(name, pointer)| Some((name, event.pointer(pointer)?.as_str()?.to_owned())))
+        .collect()
+}
+
+/// `https://github.com/o/r/compare/abc123...def456` → `abc123`.
+fn circle_base(url: &str) -> Option<&str> {
+    let (_, range) = url.rsplit_once("/compare/")?;
+    range.split_once("...").map(|(base, _)| base.trim_end_matches('^'))
+}
+
+fn branch_revisions(branch: &str) -> Vec<String> {
+    let branch = branch.strip_prefix("refs/heads/").unwrap_or(branch);
+    vec![format!("origin/{branch}"), branch.to_owned()]
+}
+
+/// Finds the base for `head`: the first of `sources` that exists here, else the default branch; always its merge base with `head`.
+pub fn choose(history: &dyn History, head: &CommitId, sources: &[Source]) -> Result<Choice> {
+    let mut notes = Vec::new();
+    let mut missing = None;
+    for source in sources {
+        match resolve(history, source)? {
+            Ok((revision, commit)) => return joined(history, head, &commit, &source.name, &revision, notes),
+            Err(passed) => {
+                let wanted = Unreachable { wanted: source.name.clone(), why: passed.why, fetch: passed.fetch, notes: notes.clone() };
+                if source.asked {
+                    return Ok(Choice::Unreachable(wanted));
+                }
+                notes.push(format!("{} passed over: {}", source.name, wanted.why));
+                missing.get_or_insert(wanted);
+            }
+        }
+    }
+    let defaults = ["origin/HEAD", "origin/main", "origin/master", "main", "master"];
+    for revision in defaults {
+        let Some(commit) = history.resolve(revision)? else { continue };
+        let name = format!("merge base with `{revision}`");
+        let choice = joined(history, head, &commit, &name, revision, notes.clone())?;
+        return Ok(match (choice, missing) {
+            // On the default branch its own tip is no base: what was pushed would look unchanged.
+            (Choice::Found(base), Some(missing)) if base.commit == *head => Choice::Unreachable(Unreachable { notes, ..missing }),
+            (choice, _) => choice,
+        });
+    }
+    Ok(Choice::Unreachable(missing.unwrap_or_else(|| Unreachable {
+        wanted: "the default branch".to_owned(),
+        why: "neither `origin/HEAD` nor a branch `main` or `master` is here".to_owned(),
+        fetch: Some(FetchCommand::for_missing("origin/HEAD", history.is_shallow())),
+        notes,
+    })))
+}
+
+struct Passed {
+    why: String,
+    fetch: Option<FetchCommand>,
+}
+
+fn resolve(history: &dyn History, source: &Source) -> Result<Result<(String, CommitId), Passed>> {
+    for revision in &source.revisions {
+        if is_zero(revision) {
+            let why = "it is the zero id: there was nothing before".to_owned();
+            return Ok(Err(Passed { why, fetch: None }));
+        }
+        if let Some(commit) = history.resolve(revision)? {
+            return Ok(Ok((revision.clone(), commit)));
+        }
+    }
+    let revision = source.revisions.first().cloned().unwrap_or_default();
+    let shallow = history.is_shallow();
+    let why = format!("`{revision}` {}", not_here(shallow));
+    Ok(Err(Passed { why, fetch: Some(FetchCommand::for_missing(&revision, shallow)) }))
+}
+
+/// Why a commit is not in the repository, as far as that can be told.
+#[must_use]
+pub fn not_here(shallow: bool) -> &'static str {
+    if shallow { "is not in this shallow clone" } else { "is not in this repository (force push, or not fetched)" }
+}
+
+fn joined(
+    history: &dyn History,
+    head: &CommitId,
+    commit: &CommitId,
+    source: &str,
+    revision: &str,
+    mut notes: Vec<String>,
+) -> Result<Choice> {
+    let shallow = history.is_shallow();
+    let Some(base) = history.merge_base(commit, head)? else {
+        let (why, fetch) = if shallow {
+            ("its history does not reach back to a common commit in this shallow clone", Some(FetchCommand::for_missing(revision, true)))
+        } else {
+            ("it has no commit in common with HEAD", None)
+        };
+        return Ok(Choice::Unreachable(Unreachable { wanted: source.to_owned(), why: why.to_owned(), fetch, notes }));
+    };
+    if base != *commit && !source.starts_with("merge base") {
+        notes.push(format!("{} is no ancestor of HEAD: their merge base {} is used", commit.short(), base.short()));
+    }
+    Ok(Choice::Found(Base { commit: base, source: source.to_owned(), notes }))
+}
+
+fn is_id(revision: &str) -> bool {
+    matches!(revision.len(), 40 | 64) && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_zero(revision: &str) -> bool {
+    is_id(revision) && revision.bytes().all(|byte| byte == b'0')
+}

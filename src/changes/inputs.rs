@@ -1,0 +1,315 @@
+//! The inputs of an app as rules, and which apps a set of changed paths touches.
+//!
+//! 1. [`inputs_of`] turns an app's configuration and manifest into rules, each with the place it is written at.
+//! 2. [`Matcher`] indexes the rules of all apps: literal paths by path, globs in one set.
+//! 3. [`Matcher::affected`] looks every changed path up, directory by directory from the root, and applies the ignore rules
+//!    only to what was found: the work grows with the changes and their depth, not with the number of apps.
+//!
+//! Paths are bytes. Nothing here reads a disk or a repository.
+
+use super::Rule;
+use crate::config::{App, Config, HookConfig, Pattern, Precision};
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::names::{AppName, RepoPath, ServiceName};
+use crate::yaml::Place;
+use globset::{Candidate, GlobBuilder, GlobMatcher};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+pub use super::affected::{Affected, Matcher, affected};
+
+/// Tells of a path below a build context that the build cannot see it (`.dockerignore`).
+pub type Unseen = Arc<dyn Fn(&RepoPath) -> bool + Send + Sync>;
+
+/// Which paths a rule means.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// A path and everything below it.
+    Path(RepoPath),
+    /// Everything below a path, not the path itself.
+    Below(RepoPath),
+    /// What a glob matches, and everything below that.
+    Glob(Box<GlobMatcher>),
+}
+
+impl Reach {
+    /// Reads a pattern relative to the repository's root. A path without glob characters, and one that only ends in `/**`,
+    /// needs no glob.
+    pub fn of(pattern: &str) -> Result<Self, String> {
+        let literal = |text: &str| RepoPath::default().join(text).ok_or_else(|| format!("`{pattern}` leaves the repository"));
+        if !has_glob(pattern) {
+            return Ok(Self::Path(literal(pattern)?));
+        }
+        if let Some(dir) = pattern.strip_suffix("/**").filter(|dir| !has_glob(dir) && !dir.is_empty()) {
+            return Ok(Self::Below(literal(dir)?));
+        }
+        let clean = pattern.strip_prefix("./").unwrap_or(pattern).trim_end_matches('/');
+        let glob = GlobBuilder::new(clean).literal_separator(true).build().map_err(|error| error.to_string())?;
+        Ok(Self::Glob(Box::new(glob.compile_matcher())))
+    }
+
+    /// True when `path` is meant.
+    #[must_use]
+    pub fn contains(&self, path: &RepoPath) -> bool {
+        match self {
+            Self::Path(dir) => path.is_in(dir),
+            Self::Below(dir) => path.below(dir).is_some_and(|rest| !rest.is_empty()),
+            Self::Glob(glob) => prefixes(path.as_bytes()).any(|part| glob.is_match_candidate(&Candidate::from_bytes(part))),
+        }
+    }
+
+    /// The directory that everything meant lies in.
+    pub(super) fn start(&self) -> RepoPath {
+        match self {
+            Self::Path(dir) | Self::Below(dir) => dir.clone(),
+            Self::Glob(glob) => {
+                let text = glob.glob().glob();
+                let literal: Vec<&str> = text.split('/').take_while(|part| !has_glob(part)).collect();
+                RepoPath::from(literal.join("/").as_str())
+            }
+        }
+    }
+}
+
+fn has_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '[', ']', '{', '}', '\\'])
+}
+
+/// The root (empty), every directory above a path, and the path itself.
+pub(super) fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let inner = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
+    let whole = (!path.is_empty()).then_some(path);
+    std::iter::once(&path[..0]).chain(inner).chain(whole)
+}
+
+/// One rule that makes paths an input.
+#[derive(Clone)]
+pub struct InputRule {
+    /// Which paths.
+    pub reach: Reach,
+    /// The rule, as a reason shows it.
+    pub rule: Rule,
+    /// What of them does not count after all.
+    pub unseen: Option<Unseen>,
+}
+
+impl InputRule {
+    /// True when the rule makes `path` an input.
+    #[must_use]
+    pub fn contains(&self, path: &RepoPath) -> bool {
+        self.reach.contains(path) && self.sees(path)
+    }
+
+    /// True when nothing hides `path` from the rule.
+    pub(super) fn sees(&self, path: &RepoPath) -> bool {
+        self.unseen.as_ref().is_none_or(|unseen| !unseen(path))
+    }
+}
+
+impl fmt::Debug for InputRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InputRule").field("reach", &self.reach).field("rule", &self.rule).finish_non_exhaustive()
+    }
+}
+
+/// A path that an app's build reads outside its directory, as its Dockerfile tells.
+#[derive(Clone)]
+pub struct Read {
+    /// Which paths.
+    pub reach: Reach,
+    /// The instruction's word and argument as people read it: `COPY libs/auth`.
+    pub text: String,
+    /// Where it is written.
+    pub place: Place,
+    /// What the build cannot see of it.
+    pub unseen: Option<Unseen>,
+}
+
+/// Ignore patterns in order; the last one that matches a path decides.
+#[derive(Debug, Default)]
+pub struct Ignores {
+    patterns: Vec<Pattern>,
+    // Compiled when the first path asks: of two thousand apps few are asked.
+    compiled: OnceLock<Vec<Reach>>,
+}
+
+impl Ignores {
+    /// Takes the patterns; one that cannot be read is an error with its place.
+    pub fn new(patterns: &[Pattern]) -> Result<Self> {
+        for pattern in patterns.iter().filter(|pattern| has_glob(&pattern.glob)) {
+            reach(pattern)?;
+        }
+        Ok(Self { patterns: patterns.to_vec(), compiled: OnceLock::new() })
+    }
+
+    /// The last pattern that matches `path`; it ignores the path unless it is negated.
+    #[must_use]
+    pub fn last_match(&self, path: &RepoPath) -> Option<&Pattern> {
+        // What cannot be read matches nothing: `new` has refused it already.
+        let nothing = || Reach::Below(RepoPath::from_git(b"\0".as_slice()));
+        let compiled =
+            self.compiled.get_or_init(|| self.patterns.iter().map(|pattern| Reach::of(&pattern.glob).unwrap_or_else(|_| nothing())).collect());
+        compiled.iter().zip(&self.patterns).rev().find(|(reach, _)| reach.contains(path)).map(|(_, pattern)| pattern)
+    }
+}
+
+/// What all apps have in common: the `global` and `ignore` patterns.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Rules that make a path every app's input.
+    pub global: Vec<InputRule>,
+    /// Patterns that are no app's input.
+    pub ignore: Ignores,
+    /// The configuration file: a change of it is judged app by app, by their resolved settings.
+    pub file: Option<RepoPath>,
+}
+
+impl Shared {
+    /// Reads the patterns of a configuration.
+    pub fn of(config: &Config) -> Result<Arc<Self>> {
+        let global = config.global.iter().map(|pattern| input("global", pattern, &[])).collect::<Result<_>>()?;
+        Ok(Arc::new(Self { global, ignore: Ignores::new(&config.ignore)?, file: config.file.clone() }))
+    }
+}
+
+/// The inputs of an app.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// The app.
+    pub app: AppName,
+    /// The rules that make a path its input, in order, without those of [`Shared`].
+    pub rules: Vec<InputRule>,
+    /// Patterns that take paths out again, after the shared ones.
+    pub ignore: Arc<Ignores>,
+    /// What all apps have in common.
+    pub shared: Arc<Shared>,
+}
+
+impl Inputs {
+    /// The ignore pattern that takes `path` out; `None` when it stays.
+    #[must_use]
+    pub fn ignored_by(&self, path: &RepoPath) -> Option<&Pattern> {
+        self.ignore.last_match(path).or_else(|| self.shared.ignore.last_match(path)).filter(|pattern| !pattern.negated)
+    }
+
+    /// Every rule, the shared ones last.
+    pub fn all_rules(&self) -> impl Iterator<Item = &InputRule> {
+        self.rules.iter().chain(&self.shared.global)
+    }
+
+    /// True when `path` is an input: what [`Matcher`] answers for many paths and apps at once.
+    #[must_use]
+    pub fn contain(&self, path: &RepoPath) -> bool {
+        self.all_rules().any(|rule| rule.contains(path)) && self.ignored_by(path).is_none()
+    }
+}
+
+/// The rules of an app's inputs.
+///
+/// `reads` holds, by service, what its Dockerfile reads from outside the app's directory (with [`Precision::Context`]: from
+/// anywhere). A built service that is not in it widens to its whole context, never narrows.
+pub fn inputs_of(app: &App, shared: &Arc<Shared>, manifest: Option<&Manifest>, reads: &BTreeMap<ServiceName, Vec<Read>>) -> Result<Inputs> {
+    let mut rules = Rules { whole: (app.precision == Precision::Directory).then(|| app.dir.clone()), found: Vec::new() };
+    rules.found.extend(rules.whole.clone().map(|dir| path_rule("directory", dir, Some(app.place.clone()))));
+    let manifest_path = manifest.map(|manifest| manifest.path.clone()).or_else(|| app.dir.join(&app.manifest));
+    rules.path("manifest", manifest_path, &app.place);
+    rules.path("manifest", app.compose.as_ref().and_then(|compose| app.dir.join(compose)), &app.place);
+    for hook in app.hooks.values() {
+        hook_rules(app, hook, &mut rules);
+    }
+    for service in manifest.into_iter().flat_map(|manifest| &manifest.services) {
+        let Some(build) = &service.build else { continue };
+        rules.path("dockerfile", Some(build.dockerfile.clone()), &build.place);
+        rules.path("dockerignore", sibling(&build.dockerfile), &build.place);
+        rules.path("dockerignore", build.context.join(".dockerignore"), &build.place);
+        for path in &build.also_reads {
+            rules.path("build", Some(path.clone()), &build.place);
+        }
+        match reads.get(&service.name) {
+            None => rules.path("context", Some(build.context.clone()), &build.place),
+            Some(reads) => reads.iter().for_each(|read| rules.read(read)),
+        }
+    }
+    for used in &app.uses {
+        rules.found.push(input("uses", &used.pattern, &used.through)?);
+    }
+    Ok(Inputs { app: app.name.clone(), rules: rules.found, ignore: Arc::new(Ignores::new(&app.ignore)?), shared: shared.clone() })
+}
+
+/// Rules as they are found, without those that the app's whole directory covers.
+struct Rules {
+    whole: Option<RepoPath>,
+    found: Vec<InputRule>,
+}
+
+impl Rules {
+    /// A path outside the repository is not git's business, and none of ours.
+    fn path(&mut self, kind: &'static str, path: Option<RepoPath>, place: &Place) {
+        let Some(path) = path else { return };
+        let known = |rule: &InputRule| rule.rule.kind == kind && matches!(&rule.reach, Reach::Path(known) if *known == path);
+        if !self.covers(&path) && !self.found.iter().any(known) {
+            self.found.push(path_rule(kind, path, Some(place.clone())));
+        }
+    }
+
+    fn read(&mut self, read: &Read) {
+        let rule = Rule { kind: "dockerfile", matches: read.text.clone(), place: Some(read.place.clone()), through: Vec::new() };
+        if !self.covers(&read.reach.start()) && !self.found.iter().any(|known| known.rule == rule) {
+            self.found.push(InputRule { reach: read.reach.clone(), rule, unseen: read.unseen.clone() });
+        }
+    }
+
+    fn covers(&self, path: &RepoPath) -> bool {
+        self.whole.as_ref().is_some_and(|dir| path.is_in(dir))
+    }
+}
+
+fn hook_rules(app: &App, hook: &HookConfig, rules: &mut Rules) {
+    match hook {
+        HookConfig::File { path, .. } => {
+            let Some(file) = app.dir.join(path) else { return };
+            // A hook sources its neighbours; the app's own directory would be all of it, though.
+            let dir = file.parent();
+            let whole = if dir.is_in(&app.dir) && dir != app.dir { dir } else { file };
+            rules.path("hook", Some(whole), &app.place);
+        }
+        // Commands run in the app's directory: an argument that is a path from there may be a script.
+        HookConfig::Command(words) => {
+            for word in words.iter().filter(|word| word.contains('/') && !word.starts_with(['-', '/'])) {
+                rules.path("hook", app.dir.join(word).filter(|path| !path.is_root()), &app.place);
+            }
+        }
+    }
+}
+
+/// `Dockerfile.dockerignore`, which goes before the context's `.dockerignore`.
+fn sibling(dockerfile: &RepoPath) -> Option<RepoPath> {
+    let mut bytes = dockerfile.as_bytes().to_vec();
+    bytes.extend_from_slice(b".dockerignore");
+    Some(RepoPath::from_git(bytes))
+}
+
+fn path_rule(kind: &'static str, path: RepoPath, place: Option<Place>) -> InputRule {
+    let rule = Rule { kind, matches: path.to_string(), place, through: Vec::new() };
+    InputRule { reach: Reach::Path(path), rule, unseen: None }
+}
+
+fn input(kind: &'static str, pattern: &Pattern, through: &[String]) -> Result<InputRule> {
+    if pattern.negated {
+        return Err(Error::config(format!("{}: `!{}`: `!` has a meaning in `ignore` only", pattern.place, pattern.glob))
+            .hint(format!("write `{}` under the app's `ignore`", pattern.glob)));
+    }
+    let reach = match reach(pattern)? {
+        // A directory that becomes a link or a submodule changes what is below it.
+        Reach::Below(dir) => Reach::Path(dir),
+        other => other,
+    };
+    let rule = Rule { kind, matches: pattern.glob.clone(), place: Some(pattern.place.clone()), through: through.to_vec() };
+    Ok(InputRule { reach, rule, unseen: None })
+}
+
+fn reach(pattern: &Pattern) -> Result<Reach> {
+    Reach::of(&pattern.glob).map_err(|why| Error::config(format!("{}: pattern `{}` cannot be used", pattern.place, pattern.glob)).because(why))
+}

@@ -1,0 +1,238 @@
+//! The work tree: what is not committed, and the object a file on disk would become.
+//!
+//! libgit2 lists; three things it does not know are put right here: paths outside a sparse checkout are no deletions, a file
+//! behind a filter program (Git LFS, git-crypt) is compared as that program cleans it, and a submodule with changes of
+//! its own is not the commit it is at.
+
+use super::git::failed;
+use super::{Change, ChangeKind, TreeEntry, tree};
+use crate::error::{Error, Result};
+use crate::names::RepoPath;
+use git2::{AttrCheckFlags, AttrValue, Delta, DiffOptions, ObjectType, Oid, Repository};
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// The index's flag for paths outside a sparse checkout.
+const SKIP_WORKTREE: u16 = 1 << 14;
+
+/// The paths that differ between HEAD and the work tree, sorted: staged, modified, deleted and untracked.
+pub(super) fn dirty(repo: &Repository) -> Result<Vec<Change>> {
+    let wrong = |error: git2::Error| failed("the work tree cannot be compared with HEAD", &error);
+    let head = match repo.head() {
+        Ok(head) => Some(head.peel_to_tree().map_err(wrong)?),
+        Err(_) => None,
+    };
+    let index = repo.index().map_err(wrong)?;
+    let mut options = DiffOptions::new();
+    options.include_untracked(true).recurse_untracked_dirs(true).include_typechange(true);
+    let diff = repo.diff_tree_to_workdir_with_index(head.as_ref(), Some(&mut options)).map_err(wrong)?;
+    let mut found = BTreeMap::new();
+    for delta in diff.deltas() {
+        let file = if delta.status() == Delta::Deleted { delta.old_file() } else { delta.new_file() };
+        let Some(bytes) = file.path_bytes() else { continue };
+        let path = RepoPath::from_git(bytes);
+        let kind = match delta.status() {
+            Delta::Unmodified | Delta::Ignored => continue,
+            Delta::Deleted => {
+                let skipped = index.get_path(Path::new(std::ffi::OsStr::from_bytes(bytes)), 0);
+                if skipped.is_some_and(|entry| entry.flags_extended & SKIP_WORKTREE != 0) {
+                    continue;
+                }
+                ChangeKind::Deleted
+            }
+            Delta::Added | Delta::Untracked => ChangeKind::Added,
+            _ => {
+                if head.as_ref().is_some_and(|head| is_cleaned_alike(repo, head, &path).unwrap_or(false)) {
+                    continue;
+                }
+                ChangeKind::Modified
+            }
+        };
+        // A path can come twice: deleted from the index, and there as an untracked file.
+        found.entry(path).and_modify(|known| *known = ChangeKind::Modified).or_insert(kind);
+    }
+    Ok(found.into_iter().map(|(path, kind)| Change { path, kind, dirty: true }).collect())
+}
+
+/// True when a filter program makes of the file on disk what HEAD has. libgit2 does not run such programs.
+fn is_cleaned_alike(repo: &Repository, head: &git2::Tree<'_>, path: &RepoPath) -> Result<bool> {
+    if !matches!(filter_of(repo, path), Filter::Program) {
+        return Ok(false);
+    }
+    let committed = tree::entry(repo, head, path)?;
+    Ok(match (committed, hash(repo, path)?) {
+        (Some(old), Some(new)) => old.mode == new.mode && old.id.to_string() == new.id,
+        _ => false,
+    })
+}
+
+/// The entry `path` would get if what is on disk were committed; `None` when nothing is there that git would keep.
+pub(super) fn hash(repo: &Repository, path: &RepoPath) -> Result<Option<TreeEntry>> {
+    let Some(root) = repo.workdir() else { return Ok(None) };
+    let Some(metadata) = metadata(root, path)? else { return Ok(None) };
+    let full = path.under(root);
+    let unreadable = |error: std::io::Error| Error::unusable(format!("`{path}` cannot be read")).because(error);
+    let (mode, id) = if metadata.is_symlink() {
+        let target = std::fs::read_link(&full).map_err(unreadable)?.into_os_string().into_vec();
+        (0o120_000, Oid::hash_object(ObjectType::Blob, &target).map_err(|error| failed(format!("`{path}` cannot be hashed"), &error))?)
+    } else if metadata.is_file() {
+        (file_mode(repo, path, &metadata), hash_file(repo, path, &full)?)
+    } else if metadata.is_dir() {
+        match hash_submodule(repo, path, &full)? {
+            Some(id) => (0o160_000, id),
+            None => return Ok(None),
+        }
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(TreeEntry { path: path.clone(), mode, id: id.to_string() }))
+}
+
+/// What is at `path`, or `None`. What lies behind a link is not in the repository, so a link on the way counts as nothing.
+fn metadata(root: &Path, path: &RepoPath) -> Result<Option<Metadata>> {
+    let mut current = root.to_owned();
+    let mut found = None;
+    for part in path.parts() {
+        if found.as_ref().is_some_and(|dir: &Metadata| !dir.is_dir()) {
+            return Ok(None);
+        }
+        current.push(std::ffi::OsStr::from_bytes(part));
+        found = match current.symlink_metadata() {
+            Ok(metadata) => Some(metadata),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) => return Err(Error::unusable(format!("`{path}` cannot be read")).because(error)),
+        };
+    }
+    Ok(found)
+}
+
+fn file_mode(repo: &Repository, path: &RepoPath, metadata: &Metadata) -> u32 {
+    let trusted = repo.config().and_then(|config| config.get_bool("core.filemode")).unwrap_or(true);
+    if trusted {
+        return if metadata.permissions().mode() & 0o100 != 0 { 0o100_755 } else { 0o100_644 };
+    }
+    let known = repo.index().ok().and_then(|index| index.get_path(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())), 0));
+    known.map(|entry| entry.mode).filter(|mode| mode & 0o170_000 == 0o100_000).unwrap_or(0o100_644)
+}
+
+/// What git does to a file's content before it is stored.
+enum Filter {
+    /// Nothing.
+    None,
+    /// Line ends or `$Id$`, which libgit2 does too.
+    Text {
+        /// `$Id$` is among it.
+        ident: bool,
+    },
+    /// A program or an encoding that only git knows.
+    Program,
+}
+
+fn filter_of(repo: &Repository, path: &RepoPath) -> Filter {
+    let path = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+    let attribute = |name: &str| {
+        let value = repo.get_attr_bytes(path, name, AttrCheckFlags::FILE_THEN_INDEX).ok().flatten();
+        match AttrValue::from_bytes(value) {
+            AttrValue::Bytes(value) => Some(String::from_utf8_lossy(value).into_owned()),
+            AttrValue::String(value) => Some(value.to_owned()),
+            AttrValue::True => Some("true".to_owned()),
+            AttrValue::False => Some("false".to_owned()),
+            AttrValue::Unspecified => None,
+        }
+    };
+    let config = |key: &str| repo.config().and_then(|config| config.get_string(key)).ok();
+    if let Some(driver) = attribute("filter") {
+        let has = |what: &str| config(&format!("filter.{driver}.{what}")).is_some();
+        if has("clean") || has("process") {
+            return Filter::Program;
+        }
+    }
+    if attribute("working-tree-encoding").is_some_and(|encoding| encoding != "false") {
+        return Filter::Program;
+    }
+    let ident = attribute("ident").as_deref() == Some("true");
+    let text = attribute("text").or_else(|| attribute("crlf"));
+    let line_ends = match text.as_deref() {
+        Some("false") => false,
+        Some(_) => true,
+        None => attribute("eol").is_some() || config("core.autocrlf").is_some_and(|value| value != "false"),
+    };
+    if ident || line_ends { Filter::Text { ident } } else { Filter::None }
+}
+
+fn hash_file(repo: &Repository, path: &RepoPath, full: &Path) -> Result<Oid> {
+    let wrong = |error: git2::Error| failed(format!("`{path}` cannot be hashed"), &error);
+    let filtered = match filter_of(repo, path) {
+        Filter::None => false,
+        Filter::Text { ident } => ident || has_carriage_return(full),
+        Filter::Program => {
+            if let Some(id) = hash_with_program(repo, path, full) {
+                return Ok(id);
+            }
+            // Without the program the bytes as they are still tell one state of the file from another.
+            true
+        }
+    };
+    if !filtered {
+        return Oid::hash_file(ObjectType::Blob, full).map_err(wrong);
+    }
+    // libgit2 filters only what it stores: it stores into memory, through a handle that is dropped right after.
+    let apart = Repository::open(repo.path()).map_err(wrong)?;
+    if let Some(root) = repo.workdir() {
+        apart.set_workdir(root, false).map_err(wrong)?;
+    }
+    apart.odb().map_err(wrong)?.add_new_mempack_backend(1000).map_err(wrong)?;
+    apart.blob_path(full).map_err(wrong)
+}
+
+fn has_carriage_return(file: &Path) -> bool {
+    let Ok(mut file) = std::fs::File::open(file) else { return false };
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) | Err(_) => return false,
+            Ok(length) if buffer[..length].contains(&b'\r') => return true,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Asks the git program, which runs filter programs; `None` when it is not there or fails.
+fn hash_with_program(repo: &Repository, path: &RepoPath, full: &Path) -> Option<Oid> {
+    let mut hinted = std::ffi::OsString::from("--path=");
+    hinted.push(std::ffi::OsStr::from_bytes(path.as_bytes()));
+    let mut command = std::process::Command::new("git");
+    command.arg("-C").arg(repo.workdir()?).arg("hash-object").arg(hinted).arg("--").arg(full);
+    let output = command.stdin(std::process::Stdio::null()).output().ok().filter(|output| output.status.success())?;
+    Oid::from_str(std::str::from_utf8(&output.stdout).ok()?.trim()).ok()
+}
+
+/// The commit a submodule is at; when it has changes of its own, a hash over that commit and those changes, so that it never
+/// passes for the commit. `None` for a directory that is no repository.
+fn hash_submodule(outer: &Repository, path: &RepoPath, full: &Path) -> Result<Option<Oid>> {
+    let wrong = |error: git2::Error| failed(format!("submodule `{path}` cannot be read"), &error);
+    if full.join(".git").symlink_metadata().is_err() {
+        // A submodule that is not checked out is an empty directory: it is as the index has it.
+        let known = outer.index().ok().and_then(|index| index.get_path(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())), 0));
+        return Ok(known.filter(|entry| entry.mode == 0o160_000).map(|entry| entry.id));
+    }
+    let inner = Repository::open(full).map_err(wrong)?;
+    let at = inner.head().ok().and_then(|head| head.target()).unwrap_or_else(|| Oid::ZERO_SHA1);
+    let changes = dirty(&inner)?;
+    if changes.is_empty() {
+        return Ok(Some(at));
+    }
+    let mut text = format!("{at}\n").into_bytes();
+    for change in changes {
+        let entry = hash(&inner, &change.path)?;
+        text.extend_from_slice(entry.map_or_else(|| "-".to_owned(), |entry| format!("{:o} {}", entry.mode, entry.id)).as_bytes());
+        text.push(b' ');
+        text.extend_from_slice(change.path.as_bytes());
+        text.push(0);
+    }
+    Oid::hash_object(ObjectType::Blob, &text).map(Some).map_err(wrong)
+}
