@@ -64,23 +64,25 @@ impl FetchCommand {
         }
         words.push("origin");
         let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        let branch = revision.strip_prefix("origin/").unwrap_or(revision);
-        if is_id(revision) {
+        match revision.strip_prefix("origin/") {
+            Some("HEAD") => {}
+            Some(branch) => words.push(format!("+refs/heads/{branch}:refs/remotes/origin/{branch}")),
             // Behind the border of a shallow clone it is the missing history that brings it; not every server hands out single commits.
-            if !shallow {
-                words.push(revision.to_owned());
-            }
-        } else if branch.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte)) && branch != "HEAD" {
-            words.push(format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"));
+            None if is_id(revision) && !shallow => words.push(revision.to_owned()),
+            None if is_id(revision) || revision.contains(['~', '^', ':', '@']) => {}
+            // A branch or a tag.
+            None => words.extend(["--tags".to_owned(), "+refs/heads/*:refs/remotes/origin/*".to_owned()]),
         }
         Self(words)
     }
 }
 
-/// As typed into a shell: no word of it needs quotes.
+/// As typed into a shell.
 impl fmt::Display for FetchCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(" "))
+        let plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./+:".contains(&byte));
+        let words: Vec<String> = self.0.iter().map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) }).collect();
+        f.write_str(&words.join(" "))
     }
 }
 
@@ -106,13 +108,13 @@ pub fn sources(flag: Option<&str>, environment: &Environment, event: Option<&str
     };
     let one = |revision: &str| vec![revision.trim().to_owned()];
     if let Some(flag) = flag {
-        offer(format!("`--base {flag}`"), one(flag), true);
+        offer(format!("`--base {flag}`"), either(flag), true);
     }
     let get = |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
     let commit = |name: &str| get(name).map(|value| (format!("`{name}`"), one(value)));
     let branch = |name: &str| get(name).map(|value| (format!("`{name}` ({value})"), branch_revisions(value)));
-    if let Some((name, revisions)) = commit("OFFBUILD_BASE") {
-        offer(name, revisions, false);
+    if let Some(value) = get("OFFBUILD_BASE") {
+        offer(format!("`OFFBUILD_BASE` ({value})"), either(value), false);
     }
     if get("GITHUB_ACTIONS").is_some() || get("GITHUB_EVENT_PATH").is_some() {
         for (field, revision) in event.map(github_event).unwrap_or_default() {
@@ -148,6 +150,14 @@ fn github_event(text: &str) -> Vec<(&'static str, String)> {
 fn circle_base(url: &str) -> Option<&str> {
     let (_, range) = url.rsplit_once("/compare/")?;
     range.split_once("...").map(|(base, _)| base.trim_end_matches('^'))
+}
+
+/// A revision as it is, else as a branch of the remote: a CI's clone often has no local ones.
+fn either(revision: &str) -> Vec<String> {
+    let revision = revision.trim();
+    let may_be_branch = !is_id(revision) && !revision.starts_with("origin/") && !revision.contains(['~', '^', ':', '@']);
+    let remote = may_be_branch.then(|| format!("origin/{revision}"));
+    std::iter::once(revision.to_owned()).chain(remote).collect()
 }
 
 fn branch_revisions(branch: &str) -> Vec<String> {

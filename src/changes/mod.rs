@@ -7,6 +7,7 @@
 pub mod dockerfile;
 mod affected;
 pub mod base;
+pub mod description;
 pub mod fingerprint;
 pub mod git;
 pub mod inputs;
@@ -163,6 +164,38 @@ pub struct PathReason {
     pub change: Change,
     /// The rule.
     pub rule: Rule,
+}
+
+/// `modified services/api/a.rb (directory services/api, apps.yaml:12:3)`; what is not committed is `dirty`.
+impl std::fmt::Display for PathReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { change, rule } = self;
+        write!(f, "{}{} {} ({rule})", if change.dirty { "dirty: " } else { "" }, change.kind, change.path)
+    }
+}
+
+/// `uses Gemfile, apps.yaml:31:9, through auth → ruby`.
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.matches)?;
+        if let Some(place) = &self.place {
+            write!(f, ", {place}")?;
+        }
+        if !self.through.is_empty() {
+            write!(f, ", through {}", self.through.join(" → "))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Added => "added",
+            Self::Modified => "modified",
+            Self::Deleted => "deleted",
+        })
+    }
 }
 
 /// How `one` stands to another commit `two`, told by their best common ancestor.
