@@ -94,10 +94,18 @@ impl History for Git {
     }
 
     fn merge_base(&self, one: &CommitId, two: &CommitId) -> Result<Option<CommitId>> {
-        self.with(|repo| match repo.merge_base(oid(one)?, oid(two)?) {
-            Ok(base) => commit_id(base).map(Some),
-            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
-            Err(error) => Err(failed(format!("the merge base of {} and {} cannot be found", one.short(), two.short()), &error)),
+        self.with(|repo| {
+            let wrong = |error: &git2::Error| failed(format!("the merge base of {} and {} cannot be found", one.short(), two.short()), error);
+            // A linked worktree does not see where its clone's history is cut off and would walk past it.
+            let clone = match repo.is_worktree() && is_filled(&repo.commondir().join("shallow")) {
+                true => Some(Repository::open(repo.commondir()).map_err(|error| wrong(&error))?),
+                false => None,
+            };
+            match clone.as_ref().unwrap_or(repo).merge_base(oid(one)?, oid(two)?) {
+                Ok(base) => commit_id(base).map(Some),
+                Err(error) if error.code() == ErrorCode::NotFound && error.class() == ErrorClass::Merge => Ok(None),
+                Err(error) => Err(wrong(&error)),
+            }
         })
     }
 

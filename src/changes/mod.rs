@@ -11,6 +11,7 @@ pub mod description;
 pub mod fingerprint;
 pub mod git;
 pub mod inputs;
+pub mod survey;
 pub mod verdict;
 mod tree;
 mod worktree;

@@ -12,6 +12,7 @@ use super::description::{Recorded, short_digest};
 use super::{Ancestry, PathReason};
 use crate::names::{CommitId, Fingerprint};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What is to become of a target.
@@ -189,7 +190,7 @@ pub enum Basis {
         commit: CommitId,
         /// Where it came from.
         source: BaseSource,
-        /// The app's inputs that differ between it and HEAD or the work tree.
+        /// The app's inputs that differ between it and HEAD.
         changed: Vec<PathReason>,
         /// Its paths that an ignore rule took out.
         near: Vec<PathReason>,
@@ -245,6 +246,8 @@ pub struct Facts {
     pub state: State,
     /// What HEAD is compared with.
     pub basis: Basis,
+    /// The app's inputs that are not committed.
+    pub dirty: Vec<PathReason>,
     /// The rollback found on the rack.
     pub rolled_back: Option<RolledBack>,
     /// The digest of the app's configuration.
@@ -323,6 +326,7 @@ fn collect(facts: &Facts, decision: &mut Decision) {
         State::NoApp(_) => return,
         State::NeverDeployed => {
             reasons.push(Reason::NeverDeployed);
+            reasons.extend(facts.dirty.iter().cloned().map(Reason::Path));
             return;
         }
         State::Live { not_running: Some(status), .. } => reasons.push(Reason::NotRunning { status: status.clone() }),
@@ -362,6 +366,7 @@ fn collect(facts: &Facts, decision: &mut Decision) {
     if equal {
         return;
     }
+    reasons.extend(facts.dirty.iter().cloned().map(Reason::Path));
     let other_config = recorded.is_some_and(|recorded| !recorded.config.is_empty() && recorded.config != short_digest(&facts.app_digest));
     if other_config || facts.config_changed {
         reasons.push(Reason::ConfigChanged);
@@ -393,8 +398,7 @@ fn judge(facts: &Facts, wishes: Wishes, reasons: &[Reason]) -> Verdict {
     {
         return Verdict::Held { from: from.clone() };
     }
-    let dirty = reasons.iter().filter_map(|reason| if let Reason::Path(reason) = reason { Some(reason) } else { None });
-    let dirty: std::collections::BTreeSet<_> = dirty.filter(|reason| reason.change.dirty).map(|reason| &reason.change.path).collect();
+    let dirty: BTreeSet<_> = facts.dirty.iter().map(|reason| &reason.change.path).collect();
     if !dirty.is_empty() && !wishes.allow_dirty {
         return Verdict::Refused { why: Refusal::Dirty { paths: dirty.len() } };
     }

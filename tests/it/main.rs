@@ -4,3 +4,4 @@ mod hooks;
 mod registry;
 mod rack;
 mod journal;
+mod changes;

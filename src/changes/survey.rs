@@ -1,0 +1,253 @@
+//! Asks the history what a verdict needs to know, and each question once: targets with the same base share the comparison.
+//!
+//! A [`Survey`] is made once per run; [`Survey::facts`] answers for one target and may be asked from several threads. The live
+//! commit's tree is compared with HEAD's directly: what counts is what differs from what runs, whoever's change it was.
+
+use super::affected::{Affected, Matcher};
+use super::base::{self, Choice, FetchCommand};
+use super::description::recorded_in;
+use super::fingerprint::Fingerprints;
+use super::inputs::Inputs;
+use super::verdict::{BaseSource, Basis, Facts, RolledBack, State};
+use super::{Ancestry, Change, History, PathReason};
+use crate::config::Unowned;
+use crate::error::{Error, Result};
+use crate::names::{AppName, CommitId};
+use crate::rack::{AppStatus, Live, NewerRelease, RackError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Reads the configuration digests of all apps at a commit; `None` when the configuration there cannot be read.
+pub type Digests<'a> = Box<dyn Fn(&CommitId) -> Option<BTreeMap<AppName, String>> + Send + Sync + 'a>;
+
+/// What is the same for all targets of a run.
+pub struct Survey<'a> {
+    /// The repository.
+    pub history: &'a dyn History,
+    /// The commit that is checked out.
+    pub head: &'a CommitId,
+    /// What is not committed.
+    pub dirty: &'a [Change],
+    /// The rules of all apps.
+    pub matcher: &'a Matcher<'a>,
+    /// Their fingerprints.
+    pub fingerprints: &'a Fingerprints<'a>,
+    /// What happens with paths no app owns.
+    pub unowned: Unowned,
+    /// The base of every target, instead of what is live: `--base`, or no rack was asked.
+    pub given: Option<Choice>,
+    /// Earlier configurations.
+    pub digests: Option<Digests<'a>>,
+    /// What was compared already.
+    pub known: Known,
+}
+
+/// Comparisons made so far, by base.
+#[derive(Default)]
+pub struct Known(Mutex<BTreeMap<CommitId, Arc<Compared>>>, Mutex<Option<Arc<Affected>>>);
+
+/// What differs between a base and HEAD.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// The changed paths.
+    pub changes: Vec<Change>,
+    /// Whose they are.
+    pub affected: Affected,
+    /// The digests at the base, when the configuration file is among the changes.
+    pub digests: Option<BTreeMap<AppName, String>>,
+    /// How HEAD stands to the base.
+    pub ancestry: Option<Ancestry>,
+}
+
+/// What is asked about one target.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The app's inputs.
+    pub inputs: &'a Inputs,
+    /// The digest of its configuration.
+    pub app_digest: &'a str,
+    /// What the rack told; `None` when it was not asked.
+    pub live: Option<&'a Result<Live, RackError>>,
+    /// The newest release made *before* the active one whose build is another, later one: what the active one was put on top
+    /// of. A rack promotes no older release, so a rollback is a new release of an old build; releases that were made
+    /// after the active one were never live and are no rollback.
+    pub topped: Option<&'a NewerRelease>,
+}
+
+impl Survey<'_> {
+    /// All that is known of a target.
+    pub fn facts(&self, asked: Asked<'_>) -> Result<Facts> {
+        let app = &asked.inputs.app;
+        let live = asked.live.and_then(|live| live.as_ref().ok());
+        let named = live.map(|live| self.live_commit(live)).transpose()?.flatten();
+        let state = self.state(asked.live, named.as_ref())?;
+        let (basis, config_changed) = self.basis(app, asked.app_digest, named.as_ref())?;
+        let dirty = of(&self.dirty_affected()?.reasons, app);
+        let rolled_back = match (asked.topped, &state) {
+            (Some(topped), State::Live { commit, .. }) => self.rolled_back(asked, topped, commit.as_ref().map(|(id, _)| id), &dirty)?,
+            _ => None,
+        };
+        let mut facts = Facts { state, basis, dirty, rolled_back, app_digest: asked.app_digest.to_owned(), config_changed, fingerprint: None };
+        if wants_fingerprint(&facts) {
+            facts.fingerprint = Some(self.fingerprints.of(asked.inputs, asked.app_digest)?);
+        }
+        Ok(facts)
+    }
+
+    /// What differs between `base` and HEAD, compared once.
+    pub fn compared(&self, base: &CommitId) -> Result<Arc<Compared>> {
+        let known = || self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compared) = known().get(base) {
+            return Ok(compared.clone());
+        }
+        let changes = self.history.changes(base, self.head)?;
+        let mut affected = self.matcher.affected(&changes);
+        affected.apply(self.unowned, self.matcher.inputs())?;
+        let touched = |change: &Change| self.matcher.inputs().first().is_some_and(|app| app.shared.file.as_ref() == Some(&change.path));
+        let digests = match &self.digests {
+            Some(digests) if changes.iter().chain(self.dirty).any(touched) => digests(base),
+            _ => None,
+        };
+        let ancestry = Some(self.history.ancestry(self.head, base)?);
+        let compared = Arc::new(Compared { changes, affected, digests, ancestry });
+        known().insert(base.clone(), compared.clone());
+        Ok(compared)
+    }
+
+    /// What the uncommitted changes touch.
+    pub fn dirty_affected(&self) -> Result<Arc<Affected>> {
+        let mut known = self.known.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(affected) = &*known {
+            return Ok(affected.clone());
+        }
+        let mut affected = self.matcher.affected(self.dirty);
+        affected.apply(self.unowned, self.matcher.inputs())?;
+        Ok(known.insert(Arc::new(affected)).clone())
+    }
+
+    fn state(&self, live: Option<&Result<Live, RackError>>, named: Option<&Named>) -> Result<State> {
+        Ok(match live {
+            None => State::Unasked,
+            Some(Err(error @ RackError::NoApp { .. })) => State::NoApp(error.to_string()),
+            Some(Err(error)) => State::Unreachable(error.to_string()),
+            Some(Ok(live)) => match &live.release {
+                None => State::NeverDeployed,
+                Some(release) => State::Live {
+                    not_running: (live.status != AppStatus::Running).then(|| live.status.word().to_owned()),
+                    recorded: release.build.as_ref().and_then(|build| recorded_in(&build.description)),
+                    commit: match named {
+                        Some(Named { commit: Some(commit), .. }) => {
+                            Some((commit.clone(), self.compared(commit)?.ancestry.unwrap_or(Ancestry::Unknown)))
+                        }
+                        _ => None,
+                    },
+                },
+            },
+        })
+    }
+
+    fn basis(&self, app: &AppName, app_digest: &str, named: Option<&Named>) -> Result<(Basis, bool)> {
+        let (commit, source) = match (&self.given, named) {
+            (Some(Choice::Found(base)), _) => (&base.commit, BaseSource::Given(base.source.clone())),
+            (Some(Choice::Unreachable(missing)), _) => {
+                let (wanted, why, fetch) = (missing.wanted.clone(), missing.why.clone(), missing.fetch.clone());
+                return Ok((Basis::Missing { wanted, why, fetch }, false));
+            }
+            (None, None) => return Ok((Basis::Unnamed, false)),
+            (None, Some(Named { commit: Some(commit), source, .. })) => (commit, source.clone()),
+            (None, Some(Named { text, source, .. })) => {
+                let shallow = self.history.is_shallow();
+                let wanted = format!("{source}, `{text}`");
+                let fetch = Some(FetchCommand::for_missing(text, shallow));
+                return Ok((Basis::Missing { wanted, why: base::not_here(shallow).to_owned(), fetch }, false));
+            }
+        };
+        let compared = self.compared(commit)?;
+        let (changed, near) = (of(&compared.affected.reasons, app), of(&compared.affected.near, app));
+        // An app that was not configured then is a new one.
+        let config_changed =
+            compared.digests.as_ref().is_some_and(|digests| digests.get(app).map(String::as_str) != Some(app_digest));
+        Ok((Basis::Commit { commit: commit.clone(), source, changed, near }, config_changed))
+    }
+
+    /// The commit a live release names, from the best place that names one.
+    fn live_commit(&self, live: &Live) -> Result<Option<Named>> {
+        let Some(release) = &live.release else { return Ok(None) };
+        if let Some(commit) = release.build.as_ref().and_then(|build| build.commit.as_ref()) {
+            let here = self.history.resolve(commit.as_str())?;
+            return Ok(Some(Named { text: commit.to_string(), source: BaseSource::Build, commit: here }));
+        }
+        let revision = release.revision.as_deref().map(str::trim).filter(|text| is_abbreviated(text));
+        let build = release.build.as_ref().map(|build| build.description.as_str()).unwrap_or_default();
+        let words = build.split_whitespace().chain(release.description.split_whitespace());
+        // A word of hex digits alone may be a word.
+        let described = words.filter(|word| is_abbreviated(word) && word.bytes().any(|byte| byte.is_ascii_digit()));
+        let weak = revision.map(|text| (text, BaseSource::Revision)).into_iter().chain(described.map(|text| (text, BaseSource::Description)));
+        let mut missing = None;
+        for (text, source) in weak {
+            // Several objects may share the first digits; a hint that hints at two is none.
+            let commit = self.history.resolve(text).unwrap_or(None);
+            let named = Named { text: text.to_owned(), source, commit };
+            if named.commit.is_some() {
+                return Ok(Some(named));
+            }
+            missing.get_or_insert(named);
+        }
+        Ok(missing)
+    }
+
+    fn rolled_back(&self, asked: Asked<'_>, topped: &NewerRelease, live: Option<&CommitId>, dirty: &[PathReason]) -> Result<Option<RolledBack>> {
+        let recorded = recorded_in(&topped.build_description);
+        let equal = match &recorded {
+            Some(recorded) => self.fingerprints.of(asked.inputs, asked.app_digest)? == recorded.fingerprint,
+            None => false,
+        };
+        let here = topped.commit.as_ref().map(|commit| self.history.resolve(commit.as_str())).transpose()?.flatten();
+        let (Some(from), Some(live)) = (here, live) else {
+            // The order of the two builds is not known, but HEAD would bring back exactly what was replaced.
+            return Ok(equal.then(|| RolledBack { from: topped.commit.clone(), changed_since: false }));
+        };
+        if self.history.ancestry(live, &from)? != Ancestry::Ancestor {
+            return Ok(None);
+        }
+        let since = self.compared(&from)?;
+        let changed = since.affected.reasons.contains_key(&asked.inputs.app) || !dirty.is_empty();
+        Ok(Some(RolledBack { from: Some(from), changed_since: changed && !equal }))
+    }
+}
+
+/// A commit a rack names.
+struct Named {
+    text: String,
+    source: BaseSource,
+    /// `None` when it is not here.
+    commit: Option<CommitId>,
+}
+
+fn of(all: &BTreeMap<AppName, Vec<PathReason>>, app: &AppName) -> Vec<PathReason> {
+    all.get(app).cloned().unwrap_or_default()
+}
+
+fn is_abbreviated(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// A fingerprint lists every input, so it is made only where it can decide something.
+fn wants_fingerprint(facts: &Facts) -> bool {
+    let State::Live { not_running: None, recorded: Some(recorded), .. } = &facts.state else { return false };
+    match &facts.basis {
+        Basis::Commit { source: BaseSource::Given(_), .. } => false,
+        Basis::Commit { changed, .. } => recorded.dirty || !changed.is_empty() || !facts.dirty.is_empty() || facts.config_changed,
+        Basis::Missing { .. } | Basis::Unnamed => true,
+    }
+}
+
+/// An error for a base that is not here, for `--strict-base`.
+#[must_use]
+pub fn strict_base(reason: &super::verdict::Reason) -> Error {
+    let error = Error::unusable(reason.to_string());
+    match reason {
+        super::verdict::Reason::BaseUnreachable { fetch: Some(fetch), .. } => error.hint(format!("run `{fetch}`, or use `--fetch`")),
+        _ => error.hint("without `--strict-base` such an app counts as changed"),
+    }
+}
