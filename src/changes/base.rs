@@ -258,3 +258,91 @@ fn is_id(revision: &str) -> bool {
 fn is_zero(revision: &str) -> bool {
     is_id(revision) && revision.bytes().all(|byte| byte == b'0')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "1234567890123456789012345678901234567890";
+
+    fn offered(flag: Option<&str>, variables: &[(&str, &str)], event: Option<&str>) -> Vec<String> {
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        sources(flag, &environment, event).into_iter().map(|source| format!("{}: {}", source.name, source.revisions.join(" or "))).collect()
+    }
+
+    #[test]
+    fn each_ci_tells_its_base() {
+        let github = ("GITHUB_ACTIONS", "true");
+        let push = format!(r#"{{"before": "{ID}", "after": "f"}}"#);
+        let pull = format!(r#"{{"before": null, "pull_request": {{"base": {{"sha": "{ID}"}}}}}}"#);
+        let queue = format!(r#"{{"merge_group": {{"base_sha": "{ID}"}}}}"#);
+        let table: Vec<(&str, Vec<(&str, &str)>, Option<&str>, Vec<String>)> = vec![
+            ("nothing", vec![], None, vec![]),
+            ("empty", vec![("OFFBUILD_BASE", " "), ("GITHUB_BASE_REF", "")], None, vec![]),
+            ("GitHub push", vec![github], Some(&push), vec![format!("`push.before` of GitHub's event: {ID}")]),
+            (
+                "GitHub pull request",
+                vec![github, ("GITHUB_BASE_REF", "main")],
+                Some(&pull),
+                vec![format!("`pull_request.base.sha` of GitHub's event: {ID}"), "`GITHUB_BASE_REF` (main): origin/main or main".to_owned()],
+            ),
+            ("GitHub merge queue", vec![github], Some(&queue), vec![format!("`merge_group.base_sha` of GitHub's event: {ID}")]),
+            ("GitHub, no JSON", vec![github], Some("?"), vec![]),
+            ("an event without GitHub", vec![], Some(&push), vec![]),
+            ("GitLab branch", vec![("CI_COMMIT_BEFORE_SHA", ID)], None, vec![format!("`CI_COMMIT_BEFORE_SHA`: {ID}")]),
+            (
+                "GitLab merge request",
+                vec![("CI_COMMIT_BEFORE_SHA", "0000000000000000000000000000000000000000"), ("CI_MERGE_REQUEST_DIFF_BASE_SHA", ID)],
+                None,
+                vec![
+                    format!("`CI_MERGE_REQUEST_DIFF_BASE_SHA`: {ID}"),
+                    "`CI_COMMIT_BEFORE_SHA`: 0000000000000000000000000000000000000000".to_owned(),
+                ],
+            ),
+            (
+                "Buildkite",
+                vec![("BUILDKITE_PULL_REQUEST_BASE_BRANCH", "release/1")],
+                None,
+                vec!["`BUILDKITE_PULL_REQUEST_BASE_BRANCH` (release/1): origin/release/1 or release/1".to_owned()],
+            ),
+            (
+                "CircleCI",
+                vec![("CIRCLE_COMPARE_URL", "https://github.com/o/r/compare/abcdef0^...1234567")],
+                None,
+                vec!["`CIRCLE_COMPARE_URL`: abcdef0".to_owned()],
+            ),
+            (
+                "Jenkins",
+                vec![("GIT_PREVIOUS_SUCCESSFUL_COMMIT", ID), ("CHANGE_TARGET", "main")],
+                None,
+                vec!["`CHANGE_TARGET` (main): origin/main or main".to_owned(), format!("`GIT_PREVIOUS_SUCCESSFUL_COMMIT`: {ID}")],
+            ),
+            (
+                "asked for",
+                vec![("OFFBUILD_BASE", ID), ("CI_COMMIT_BEFORE_SHA", ID)],
+                None,
+                vec![format!("`OFFBUILD_BASE` ({ID}): {ID}"), format!("`CI_COMMIT_BEFORE_SHA`: {ID}")],
+            ),
+        ];
+        for (name, variables, event, expected) in table {
+            assert_eq!(offered(None, &variables, event), expected, "{name}");
+        }
+        assert_eq!(offered(Some("dev"), &[("OFFBUILD_BASE", "x")], None)[0], "`--base dev`: dev or origin/dev");
+        assert_eq!(offered(Some("HEAD~3"), &[], None)[0], "`--base HEAD~3`: HEAD~3");
+    }
+
+    #[test]
+    fn the_command_that_cures() {
+        let table = [
+            (ID, true, "git fetch --unshallow origin".to_owned()),
+            (ID, false, format!("git fetch origin {ID}")),
+            ("origin/main", true, "git fetch --unshallow origin +refs/heads/main:refs/remotes/origin/main".to_owned()),
+            ("origin/HEAD", false, "git fetch origin".to_owned()),
+            ("HEAD~30", true, "git fetch --unshallow origin".to_owned()),
+            ("v1.2", false, "git fetch origin --tags '+refs/heads/*:refs/remotes/origin/*'".to_owned()),
+        ];
+        for (revision, shallow, expected) in table {
+            assert_eq!(FetchCommand::for_missing(revision, shallow).to_string(), expected);
+        }
+    }
+}

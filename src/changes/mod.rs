@@ -225,3 +225,25 @@ fn without_credentials(url: &str) -> Option<String> {
     }
     Some(url.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::without_credentials;
+
+    #[test]
+    fn a_url_is_shown_without_its_credentials() {
+        let table = [
+            ("https://someone:hunter2@example.com/a/b.git", Some("https://example.com/a/b.git")),
+            ("https://token@example.com/a/b", Some("https://example.com/a/b")),
+            ("ssh://git:pw@example.com:2222/a", Some("ssh://git@example.com:2222/a")),
+            ("git@example.com:a/b.git", Some("git@example.com:a/b.git")),
+            ("file:///srv/repo", Some("file:///srv/repo")),
+            ("../repo", Some("../repo")),
+            ("https://u:p/w@example.com/x", None),
+            ("", None),
+        ];
+        for (url, shown) in table {
+            assert_eq!(without_credentials(url).as_deref(), shown, "{url}");
+        }
+    }
+}
