@@ -296,7 +296,7 @@ fn path_rule(kind: &'static str, path: RepoPath, place: Option<Place>) -> InputR
     InputRule { reach: Reach::Path(path), rule, unseen: None }
 }
 
-fn input(kind: &'static str, pattern: &Pattern, through: &[String]) -> Result<InputRule> {
+pub(super) fn input(kind: &'static str, pattern: &Pattern, through: &[String]) -> Result<InputRule> {
     if pattern.negated {
         return Err(Error::config(format!("{}: `!{}`: `!` has a meaning in `ignore` only", pattern.place, pattern.glob))
             .hint(format!("write `{}` under the app's `ignore`", pattern.glob)));
