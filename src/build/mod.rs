@@ -4,6 +4,7 @@
 //! the planner makes it, and two equal values are one build.
 
 pub mod docker;
+pub mod dockerignore;
 
 use crate::event::Progress;
 use crate::names::{Digest, ImageId, ImageRef, Repository};
