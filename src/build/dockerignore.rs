@@ -229,7 +229,7 @@ fn class(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String> 
     if rest.next_if_eq(&'^').is_some() {
         out.push('^');
     }
-    let mut member = |rest: &mut std::iter::Peekable<std::str::Chars<'_>>| match rest.next()? {
+    let member = |rest: &mut std::iter::Peekable<std::str::Chars<'_>>| match rest.next()? {
         '\\' => rest.next(),
         c => Some(c),
     };

@@ -1,0 +1,107 @@
+//! What the engine and BuildKit answer when something goes wrong, as [`BuildError`]s.
+//!
+//! All of it is text: there is no code to match on, and the wording differs between versions. So only what decides what a
+//! user should do next is read from it.
+
+use super::endpoint::{Address, Endpoint};
+use crate::build::BuildError;
+use std::io;
+
+/// An engine failure nobody has a cure for.
+pub(super) fn engine(message: impl Into<String>) -> BuildError {
+    let message = message.into();
+    let hint = is_full(&message).then(|| DISK_FULL.to_owned());
+    BuildError::Engine { message, hint }
+}
+
+const DISK_FULL: &str = "the engine's disk is full: free it with `docker system prune` there, or give it more room";
+
+/// True when a text of the engine says that its disk is full.
+pub(super) fn is_full(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("no space left on device")
+}
+
+/// The engine cannot be connected.
+pub(super) fn unreachable(endpoint: &Endpoint, error: &io::Error) -> BuildError {
+    let hint = match (&endpoint.address, error.kind()) {
+        (_, io::ErrorKind::PermissionDenied) => {
+            "add your user to the `docker` group (`sudo usermod -aG docker $USER`, then log in again), or run as root"
+        }
+        (Address::Unix(_), _) => "start the engine (`sudo systemctl start docker`), or set `DOCKER_HOST` to where it is",
+        (Address::Tcp { .. }, _) => "check that the engine listens there and that `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` fit it",
+        (Address::Ssh { .. }, _) => "try `ssh HOST docker version`: it must work without a question",
+    };
+    BuildError::Engine { message: format!("cannot connect to the Docker Engine at {endpoint}: {error}"), hint: Some(hint.to_owned()) }
+}
+
+/// An answer of bollard's to an ordinary call.
+pub(super) fn call(endpoint: &Endpoint, doing: &str, error: bollard::errors::Error) -> BuildError {
+    use bollard::errors::Error;
+    match error {
+        Error::IOError { err } => unreachable(endpoint, &err),
+        Error::DockerResponseServerError { message, .. } => engine(format!("{doing}: {message}")),
+        Error::DockerStreamError { error } => engine(format!("{doing}: {error}")),
+        Error::HyperResponseError { err } => {
+            let cause = std::error::Error::source(&err).map(|cause| format!(": {cause}")).unwrap_or_default();
+            engine(format!("{doing}: the engine at {endpoint} did not answer: {err}{cause}"))
+        }
+        Error::RequestTimeoutError => engine(format!("{doing}: the engine at {endpoint} did not answer in time")),
+        other => engine(format!("{doing}: {other}")),
+    }
+}
+
+/// What a registry said through the engine while pushing or pulling.
+pub(super) fn registry(reference: &str, text: &str) -> BuildError {
+    if text.contains("does not exist locally") {
+        return BuildError::Missing {
+            message: format!("image `{reference}` is not on the engine: {text}"),
+            hint: Some("see that `deploy/after_build.sh` did not remove or rename it".to_owned()),
+        };
+    }
+    if is_full(text) {
+        return engine(format!("`{reference}`: {text}"));
+    }
+    BuildError::Registry { message: format!("`{reference}`: {text}"), login: is_login(text) }
+}
+
+/// True when other credentials could help. The wordings are the engine's, the distribution registry's and ECR's.
+fn is_login(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let words = [
+        "unauthorized",
+        "authentication required",
+        "no basic auth credentials",
+        "authorization token has expired",
+        "denied",
+        "forbidden",
+        "incorrect username or password",
+    ];
+    // "denied" also ends a message about a policy of immutable tags, which no login changes.
+    words.iter().any(|word| text.contains(word)) && !text.contains("immutable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_login_could_cure() {
+        for (text, login) in [
+            ("unauthorized: authentication required", true),
+            ("no basic auth credentials", true),
+            ("denied: Your authorization token has expired. Reauthenticate and try again.", true),
+            ("denied: requested access to the resource is denied", true),
+            ("Get \"http://127.0.0.1:9/v2/\": dial tcp 127.0.0.1:9: connect: connection refused", false),
+            ("tag invalid: The image tag 'v1' already exists in the 'web' repository and cannot be overwritten because the tag is immutable.", false),
+        ] {
+            let BuildError::Registry { login: found, .. } = registry("r:v1", text) else { panic!("{text}") };
+            assert_eq!(found, login, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_and_a_missing_image_are_no_registry_failures() {
+        assert!(matches!(registry("r", "write /x: no space left on device"), BuildError::Engine { hint: Some(_), .. }));
+        assert!(matches!(registry("r", "An image does not exist locally with the tag: r"), BuildError::Missing { .. }));
+    }
+}

@@ -1,0 +1,264 @@
+//! BuildKit's status stream, told through [`Progress`] and remembered for the build's own error.
+//!
+//! A vertex is a step of BuildKit's graph. It is sent again whenever something of it changes; its log comes in pieces that do
+//! not end where lines do. Nothing here waits: the stream must be read as fast as it comes.
+
+use crate::event::{Output, Progress};
+use bollard_buildkit_proto::google::protobuf::Timestamp;
+use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexWarning};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Lines of the failing step that an error carries.
+const TAIL: usize = 20;
+/// A line longer than this, in bytes, is shown in pieces.
+const LONGEST_LINE: usize = 16 * 1024;
+
+/// All steps of one build so far.
+pub(super) struct Steps {
+    progress: Progress,
+    steps: BTreeMap<String, Step>,
+    /// Digests of the steps that failed, in the order they did.
+    failed: Vec<String>,
+}
+
+#[derive(Default)]
+struct Step {
+    name: String,
+    error: String,
+    /// What was told last: started, done, cached.
+    told: Option<(Option<Timestamp>, bool, bool)>,
+    /// The line each output is in the middle of.
+    open: [Vec<u8>; 2],
+    tail: VecDeque<String>,
+    clipped: bool,
+}
+
+/// The step that made the build fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FailedStep {
+    pub(super) name: String,
+    pub(super) error: String,
+    pub(super) log: Vec<String>,
+}
+
+impl Steps {
+    pub(super) fn new(progress: Progress) -> Self {
+        Self { progress, steps: BTreeMap::new(), failed: Vec::new() }
+    }
+
+    /// Takes in one message.
+    pub(super) fn take(&mut self, status: StatusResponse) {
+        // Logs first: a step's last lines come with the word that it is over.
+        for log in status.logs {
+            self.log(&log);
+        }
+        for vertex in status.vertexes {
+            self.vertex(vertex);
+        }
+        for warning in &status.warnings {
+            self.progress.notice(format!("BuildKit warns: {}", warning_text(warning)));
+        }
+    }
+
+    /// Tells the lines that were never ended.
+    pub(super) fn finish(&mut self) {
+        for step in self.steps.values_mut() {
+            step.flush(&self.progress);
+        }
+    }
+
+    /// The step the build failed at. Steps that only were stopped by another's failure do not count.
+    pub(super) fn failed(&self) -> Option<FailedStep> {
+        let failed = self.failed.iter().filter_map(|digest| self.steps.get(digest));
+        let step = failed.clone().find(|step| !step.error.contains("context canceled")).or_else(|| failed.clone().next())?;
+        Some(FailedStep { name: step.name.clone(), error: step.error.clone(), log: step.tail.iter().cloned().collect() })
+    }
+
+    fn vertex(&mut self, vertex: Vertex) {
+        let step = self.steps.entry(vertex.digest.clone()).or_default();
+        let done = vertex.completed.is_some();
+        let failed = !vertex.error.is_empty();
+        step.name = vertex.name;
+        if done {
+            step.flush(&self.progress);
+        }
+        // Neither waiting nor known before: nothing has happened yet.
+        let begun = vertex.started.is_some() || vertex.cached || failed;
+        let state = (vertex.started, done, vertex.cached);
+        if !begun || (step.told == Some(state) && step.error == vertex.error) {
+            return;
+        }
+        step.told = Some(state);
+        step.error.clone_from(&vertex.error);
+        let took = vertex.started.zip(vertex.completed).map(|(started, completed)| between(&started, &completed));
+        if failed && step.name.starts_with("importing cache manifest from") {
+            // BuildKit goes on without the cache, so this is no failure of the build.
+            self.progress.build_step(step.name.as_str(), false, took, done, None);
+            self.progress.notice(format!("the build goes on without a cache: {}: {}", step.name, vertex.error));
+            return;
+        }
+        if failed {
+            if !self.failed.contains(&vertex.digest) {
+                self.failed.push(vertex.digest);
+            }
+        } else if done {
+            step.tail = VecDeque::new();
+        }
+        self.progress.build_step(step.name.as_str(), vertex.cached, took, done, failed.then_some(vertex.error));
+    }
+
+    fn log(&mut self, log: &VertexLog) {
+        let step = self.steps.entry(log.vertex.clone()).or_default();
+        if !step.clipped && contains(&log.msg, b"[output clipped, log limit ") {
+            step.clipped = true;
+            self.progress.notice(format!("BuildKit clipped the log of `{}`; its last lines may be missing", step.name));
+        }
+        let output = usize::from(log.stream == 2);
+        for piece in log.msg.split_inclusive(|byte| *byte == b'\n') {
+            step.open[output].extend_from_slice(piece);
+            if piece.ends_with(b"\n") || step.open[output].len() > LONGEST_LINE {
+                step.tell(output, &self.progress);
+            }
+        }
+    }
+}
+
+impl Step {
+    fn tell(&mut self, output: usize, progress: &Progress) {
+        let bytes = std::mem::take(&mut self.open[output]);
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim_end_matches(['\n', '\r']);
+        // A progress bar draws over itself: what is left of it is what comes after the last return.
+        let line = text.rsplit('\r').next().unwrap_or_default();
+        progress.log(if output == 1 { Output::Err } else { Output::Out }, line);
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.to_owned());
+    }
+
+    fn flush(&mut self, progress: &Progress) {
+        for output in [0, 1] {
+            if !self.open[output].is_empty() {
+                self.tell(output, progress);
+            }
+        }
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn warning_text(warning: &VertexWarning) -> String {
+    let mut text = String::from_utf8_lossy(&warning.short).into_owned();
+    if let Some(start) = warning.ranges.first().and_then(|range| range.start.as_ref()) {
+        text.push_str(&format!(" (line {})", start.line));
+    }
+    for detail in &warning.detail {
+        text.push_str(&format!("; {}", String::from_utf8_lossy(detail)));
+    }
+    if !warning.url.is_empty() {
+        text.push_str(&format!("; see {}", warning.url));
+    }
+    text
+}
+
+fn between(start: &Timestamp, end: &Timestamp) -> Duration {
+    let nanos = |at: &Timestamp| i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
+    Duration::from_nanos(u64::try_from(nanos(end) - nanos(start)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventKind, Events, Stage, Step as EventStep};
+    use crate::names::AppName;
+    use crate::secret::Redactor;
+
+    fn told(messages: Vec<StatusResponse>) -> (Vec<String>, Option<FailedStep>) {
+        let (events, mut receiver) = Events::new(Redactor::default());
+        let step = EventStep { app: AppName::new("web").unwrap(), rack: None, service: None, stage: Stage::Build };
+        let mut steps = Steps::new(events.progress(step));
+        messages.into_iter().for_each(|message| steps.take(message));
+        steps.finish();
+        let mut lines = Vec::new();
+        while let Ok(event) = receiver.try_recv() {
+            lines.push(match event.kind {
+                EventKind::Log { output, line, .. } => format!("{output:?} {line}"),
+                EventKind::Notice { message, .. } => format!("notice {message}"),
+                EventKind::BuildStep { name, cached, done, millis, error, .. } => {
+                    format!("step {name} cached={cached} done={done} {millis:?} {error:?}")
+                }
+                other => panic!("{other:?}"),
+            });
+        }
+        (lines, steps.failed())
+    }
+
+    fn vertex(digest: &str, name: &str, seconds: Option<(i64, Option<i64>)>, error: &str) -> StatusResponse {
+        let at = |seconds| Timestamp { seconds, nanos: 0 };
+        let vertex = Vertex {
+            digest: digest.to_owned(),
+            name: name.to_owned(),
+            started: seconds.map(|(start, _)| at(start)),
+            completed: seconds.and_then(|(_, end)| end).map(at),
+            error: error.to_owned(),
+            ..Vertex::default()
+        };
+        StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() }
+    }
+
+    fn log(digest: &str, stream: i64, text: &str) -> StatusResponse {
+        let log = VertexLog { vertex: digest.to_owned(), stream, msg: text.into(), ..VertexLog::default() };
+        StatusResponse { logs: vec![log], ..StatusResponse::default() }
+    }
+
+    #[test]
+    fn a_step_is_told_once_for_each_change_and_its_log_in_lines() {
+        let (lines, failed) = told(vec![
+            vertex("a", "[1/2] RUN x", None, ""),
+            vertex("a", "[1/2] RUN x", Some((10, None)), ""),
+            log("a", 1, "one\nt"),
+            log("a", 2, "10%\r99%\n"),
+            log("a", 1, "wo\nthree"),
+            vertex("a", "[1/2] RUN x", Some((10, None)), ""),
+            vertex("a", "[1/2] RUN x", Some((10, Some(12))), ""),
+            vertex("a", "[1/2] RUN x", Some((10, Some(12))), ""),
+        ]);
+        let expected = [
+            "step [1/2] RUN x cached=false done=false None None",
+            "Out one",
+            "Err 99%",
+            "Out two",
+            "Out three",
+            "step [1/2] RUN x cached=false done=true Some(2000) None",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(failed, None);
+    }
+
+    #[test]
+    fn the_step_that_failed_is_not_the_one_that_was_stopped() {
+        let (_, failed) = told(vec![
+            vertex("a", "[a 1/1] RUN x", Some((1, Some(2))), "context canceled"),
+            log("b", 1, &(0..30).map(|number| format!("line {number}\n")).collect::<String>()),
+            vertex("b", "[b 1/1] RUN y", Some((1, Some(2))), "exit code: 7"),
+        ]);
+        let failed = failed.unwrap();
+        assert_eq!((failed.name.as_str(), failed.error.as_str()), ("[b 1/1] RUN y", "exit code: 7"));
+        assert_eq!((failed.log.len(), failed.log[0].as_str(), failed.log[19].as_str()), (20, "line 10", "line 29"));
+    }
+
+    #[test]
+    fn what_buildkit_keeps_to_itself_is_a_notice() {
+        let (lines, failed) = told(vec![
+            vertex("c", "importing cache manifest from r/web:latest", Some((1, Some(1))), "not found"),
+            log("d", 1, "x\n[output clipped, log limit 200KiB/s reached]\n"),
+        ]);
+        assert!(lines.iter().any(|line| line.starts_with("notice the build goes on without a cache: importing cache manifest from r/web")));
+        assert!(lines.iter().any(|line| line.starts_with("notice BuildKit clipped")));
+        assert_eq!(failed, None);
+    }
+}
