@@ -5,3 +5,6 @@ mod registry;
 mod rack;
 mod journal;
 mod changes;
+mod engine;
+#[allow(dead_code, reason = "each area uses its part of what the tests stand on")]
+mod support;

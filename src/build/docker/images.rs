@@ -34,6 +34,12 @@ impl Docker {
         ImageId::new(id).map(Some).map_err(|error| engine(format!("the engine's answer for `{reference}`: {error}")))
     }
 
+    pub(super) async fn layer_ids(&self, image: &str) -> Result<Vec<String>, BuildError> {
+        let found = self.client.inspect_image(image).await;
+        let found = found.map_err(|error| call(&self.endpoint, &format!("`{image}` cannot be inspected"), error))?;
+        Ok(found.root_fs.and_then(|files| files.layers).unwrap_or_default())
+    }
+
     pub(super) async fn remove_tag(&self, reference: &str) -> Result<(), BuildError> {
         match self.client.remove_image(reference, None::<RemoveImageOptions>, None).await {
             Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),

@@ -146,6 +146,10 @@ impl Builder for Docker {
         self.find_id(reference).await
     }
 
+    async fn layers(&self, image: &str) -> Result<Vec<String>, BuildError> {
+        self.layer_ids(image).await
+    }
+
     async fn untag(&self, reference: &str) -> Result<(), BuildError> {
         self.remove_tag(reference).await
     }

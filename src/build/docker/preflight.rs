@@ -133,25 +133,7 @@ mod tests {
 
     fn build(root: &Path, dockerfile: &str) -> ImageBuild {
         std::fs::write(root.join("Dockerfile"), dockerfile).unwrap();
-        ImageBuild {
-            context: root.to_owned(),
-            dockerfile: root.join("Dockerfile"),
-            target: None,
-            args: BTreeMap::new(),
-            platform: None,
-            secrets: BTreeMap::new(),
-            ssh: BTreeMap::new(),
-            contexts: BTreeMap::new(),
-            cache_from: Vec::new(),
-            inline_cache: false,
-            no_cache: false,
-            pull: false,
-            network: None,
-            extra_hosts: BTreeMap::new(),
-            shm_size: None,
-            ulimits: BTreeMap::new(),
-            context_key: String::new(),
-        }
+        ImageBuild { context: root.to_owned(), dockerfile: root.join("Dockerfile"), ..ImageBuild::default() }
     }
 
     fn refused(build: &ImageBuild) -> String {

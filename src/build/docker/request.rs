@@ -162,25 +162,7 @@ mod tests {
     use crate::names::ImageRef;
 
     fn plain() -> ImageBuild {
-        ImageBuild {
-            context: "/c".into(),
-            dockerfile: "/c/Dockerfile".into(),
-            target: None,
-            args: BTreeMap::new(),
-            platform: None,
-            secrets: BTreeMap::new(),
-            ssh: BTreeMap::new(),
-            contexts: BTreeMap::new(),
-            cache_from: Vec::new(),
-            inline_cache: false,
-            no_cache: false,
-            pull: false,
-            network: None,
-            extra_hosts: BTreeMap::new(),
-            shm_size: None,
-            ulimits: BTreeMap::new(),
-            context_key: String::new(),
-        }
+        ImageBuild { context: "/c".into(), dockerfile: "/c/Dockerfile".into(), ..ImageBuild::default() }
     }
 
     fn asked(build: &ImageBuild, version: &str) -> Result<Vec<String>, String> {
