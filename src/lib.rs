@@ -21,5 +21,6 @@ pub mod plan;
 pub mod rack;
 pub mod registry;
 pub mod report;
+pub mod sandbox;
 pub mod secret;
 pub mod yaml;
