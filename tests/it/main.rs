@@ -8,3 +8,4 @@ mod changes;
 mod engine;
 #[allow(dead_code, reason = "each area uses its part of what the tests stand on")]
 mod support;
+mod sandbox;
