@@ -31,7 +31,7 @@ pub struct Global {
     #[arg(short, long, global = true)]
     pub verbose: bool,
     /// Say only results and errors
-    #[arg(short, long, global = true, env = "SILENT", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(short, long, global = true)]
     pub quiet: bool,
 }
 
@@ -62,10 +62,6 @@ pub enum Command {
     Show(RunArgs),
     /// Write the HTML page of a past run
     Report(ReportArgs),
-    /// Serve racks of both versions and an image registry on loopback
-    Sandbox(SandboxArgs),
-    /// Deploy the example monorepo to a sandbox with the real Docker Engine
-    Demo(DemoArgs),
     /// Print a completion script
     Completions {
         /// The shell
@@ -313,35 +309,4 @@ pub struct ReportArgs {
     /// Where to write it
     #[arg(short, long, value_name = "FILE", default_value = "offbuild.html")]
     pub output: PathBuf,
-}
-
-/// `offbuild sandbox`.
-#[derive(Debug, Args)]
-pub struct SandboxArgs {
-    /// A rack: NAME=VERSION[:PORT] with VERSION 2 or 3 (may be given several times)
-    #[arg(long = "rack", value_name = "NAME=VERSION[:PORT]")]
-    pub racks: Vec<String>,
-    /// An app: RACK/NAME[:GENERATION] (may be given several times)
-    #[arg(long = "app", value_name = "RACK/NAME[:GENERATION]")]
-    pub apps: Vec<String>,
-    /// A fault to begin with (may be given several times); `help` lists them
-    #[arg(long = "fault", value_name = "FAULT")]
-    pub faults: Vec<String>,
-    /// Where its state is kept
-    #[arg(long, value_name = "DIR", default_value = ".offbuild/sandbox")]
-    pub state: PathBuf,
-    /// The registry's port; 0 takes a free one
-    #[arg(long, default_value_t = 0)]
-    pub registry_port: u16,
-    /// Serve the registry as ECR does: repositories have to be created
-    #[arg(long)]
-    pub ecr: bool,
-}
-
-/// `offbuild demo`.
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Keep the monorepo and the sandbox's state, and say where
-    #[arg(long)]
-    pub keep: bool,
 }

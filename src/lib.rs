@@ -21,6 +21,7 @@ pub mod plan;
 pub mod rack;
 pub mod registry;
 pub mod report;
+pub mod run;
 pub mod sandbox;
 pub mod secret;
 pub mod yaml;

@@ -1,3 +1,7 @@
-//! The `offbuild` program.
+//! The `offbuild` program; see the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    offbuild::run::main()
+}

@@ -182,9 +182,10 @@ impl<'a> Matcher<'a> {
     }
 
     fn is_unowned(&self, path: &RepoPath) -> bool {
-        !self.groups.iter().any(|(shared, _)| {
-            shared.file.as_ref() == Some(path) || shared.ignore.last_match(path).is_some_and(|pattern| !pattern.negated)
-        })
+        !self
+            .groups
+            .iter()
+            .any(|(shared, _)| shared.file.as_ref() == Some(path) || shared.ignore.last_match(path).is_some_and(|pattern| !pattern.negated))
     }
 }
 
@@ -306,10 +307,7 @@ mod tests {
         let common = shared(&[], &[]);
         let inputs = [app("web", &["apps/web/*.rb"], &[], &common), app("api", &["apps/api"], &[], &common)];
         let found = affected(&inputs, &[change(b"apps/web/\xff.rb"), change(b"apps/api/\xfe/x"), change(b"apps/\xfd")]);
-        assert_eq!(
-            show(&found),
-            "api: apps/api/\\xfe/x (apps/api); web: apps/web/\\xff.rb (apps/web/*.rb); unowned apps/\\xfd"
-        );
+        assert_eq!(show(&found), "api: apps/api/\\xfe/x (apps/api); web: apps/web/\\xff.rb (apps/web/*.rb); unowned apps/\\xfd");
     }
 
     #[test]
@@ -369,14 +367,17 @@ mod tests {
             (1..=parts.len()).any(|length| glob.is_match(parts[..length].join("/")))
         };
         // As an input, a directory's pattern means the directory too.
-        let input = |pattern: &String| matches(pattern) || pattern.strip_suffix("/**").is_some_and(|dir| !dir.contains(['*', '{', '[']) && matches(dir));
+        let input = |pattern: &String| {
+            matches(pattern) || pattern.strip_suffix("/**").is_some_and(|dir| !dir.contains(['*', '{', '[']) && matches(dir))
+        };
         let last = ignores.iter().rev().find(|pattern| matches(pattern.trim_start_matches('!')));
         rules.iter().any(input) && last.is_none_or(|pattern| pattern.starts_with('!'))
     }
 
     fn configured(global: &[String], apps: &[(Vec<String>, Vec<String>)], ignore: &[String]) -> Vec<Inputs> {
         let lines = |all: &[String]| all.iter().enumerate().map(|(line, text)| pattern(text, line)).collect::<Vec<_>>();
-        let rules = |kind, all: &[String]| all.iter().map(|text| crate::changes::inputs::input(kind, &pattern(text, 1), &[]).unwrap()).collect();
+        let rules =
+            |kind, all: &[String]| all.iter().map(|text| crate::changes::inputs::input(kind, &pattern(text, 1), &[]).unwrap()).collect();
         let common = Arc::new(Shared { global: rules("global", global), ignore: Ignores::new(&lines(ignore)).unwrap(), file: None });
         let make = |(number, (uses, ignore)): (usize, &(Vec<String>, Vec<String>))| Inputs {
             app: AppName::new(format!("app{number}")).unwrap(),

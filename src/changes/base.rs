@@ -81,7 +81,8 @@ impl FetchCommand {
 impl fmt::Display for FetchCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./+:".contains(&byte));
-        let words: Vec<String> = self.0.iter().map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) }).collect();
+        let words: Vec<String> =
+            self.0.iter().map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) }).collect();
         f.write_str(&words.join(" "))
     }
 }
@@ -284,7 +285,10 @@ mod tests {
                 "GitHub pull request",
                 vec![github, ("GITHUB_BASE_REF", "main")],
                 Some(&pull),
-                vec![format!("`pull_request.base.sha` of GitHub's event: {ID}"), "`GITHUB_BASE_REF` (main): origin/main or main".to_owned()],
+                vec![
+                    format!("`pull_request.base.sha` of GitHub's event: {ID}"),
+                    "`GITHUB_BASE_REF` (main): origin/main or main".to_owned(),
+                ],
             ),
             ("GitHub merge queue", vec![github], Some(&queue), vec![format!("`merge_group.base_sha` of GitHub's event: {ID}")]),
             ("GitHub, no JSON", vec![github], Some("?"), vec![]),

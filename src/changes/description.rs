@@ -47,7 +47,8 @@ pub fn describe(subject: &str, recorded: &Recorded, run: &RunId, ci_url: Option<
     let url = ci_url.filter(|url| url.chars().all(is_plain) && !url.contains(' '));
     let with_url = url.map(|url| format!("{facts} {url}")).filter(|tail| tail.len() + 40 <= LONGEST);
     let tail = with_url.unwrap_or(facts);
-    let mut subject: String = subject.split_whitespace().collect::<Vec<_>>().join(" ").chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    let mut subject: String =
+        subject.split_whitespace().collect::<Vec<_>>().join(" ").chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
     let room = LONGEST - tail.len() - 1;
     if subject.len() > room {
         subject.truncate(room.saturating_sub(3));

@@ -95,7 +95,8 @@ impl History for Git {
 
     fn merge_base(&self, one: &CommitId, two: &CommitId) -> Result<Option<CommitId>> {
         self.with(|repo| {
-            let wrong = |error: &git2::Error| failed(format!("the merge base of {} and {} cannot be found", one.short(), two.short()), error);
+            let wrong =
+                |error: &git2::Error| failed(format!("the merge base of {} and {} cannot be found", one.short(), two.short()), error);
             // A linked worktree does not see where its clone's history is cut off and would walk past it.
             let clone = match repo.is_worktree() && is_filled(&repo.commondir().join("shallow")) {
                 true => Some(Repository::open(repo.commondir()).map_err(|error| wrong(&error))?),
@@ -130,7 +131,8 @@ impl History for Git {
             if entry.kind != git2::ObjectType::Blob {
                 return Ok(None);
             }
-            let blob = repo.find_blob(entry.id).map_err(|error| failed(format!("`{path}` of {} cannot be read", commit.short()), &error))?;
+            let blob =
+                repo.find_blob(entry.id).map_err(|error| failed(format!("`{path}` of {} cannot be read", commit.short()), &error))?;
             Ok(Some(blob.content().to_owned()))
         })
     }

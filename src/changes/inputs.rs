@@ -149,8 +149,9 @@ impl Ignores {
     pub fn last_match(&self, path: &RepoPath) -> Option<&Pattern> {
         // What cannot be read matches nothing: `new` has refused it already.
         let nothing = || Reach::Below(RepoPath::from_git(b"\0".as_slice()));
-        let compiled =
-            self.compiled.get_or_init(|| self.patterns.iter().map(|pattern| Reach::of(&pattern.glob).unwrap_or_else(|_| nothing())).collect());
+        let compiled = self
+            .compiled
+            .get_or_init(|| self.patterns.iter().map(|pattern| Reach::of(&pattern.glob).unwrap_or_else(|_| nothing())).collect());
         compiled.iter().zip(&self.patterns).rev().find(|(reach, _)| reach.contains(path)).map(|(_, pattern)| pattern)
     }
 }
@@ -311,5 +312,6 @@ pub(super) fn input(kind: &'static str, pattern: &Pattern, through: &[String]) -
 }
 
 fn reach(pattern: &Pattern) -> Result<Reach> {
-    Reach::of(&pattern.glob).map_err(|why| Error::config(format!("{}: pattern `{}` cannot be used", pattern.place, pattern.glob)).because(why))
+    Reach::of(&pattern.glob)
+        .map_err(|why| Error::config(format!("{}: pattern `{}` cannot be used", pattern.place, pattern.glob)).because(why))
 }

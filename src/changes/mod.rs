@@ -4,16 +4,16 @@
 //! and paths (`inputs`). `base` finds the commit to compare with when no rack tells it, `fingerprint` says in one word what an
 //! app's inputs are, `verdict` decides. Every verdict carries all its reasons, for the apps left out too.
 
-pub mod dockerfile;
-mod affected;
+pub mod affected;
 pub mod base;
 pub mod description;
+pub mod dockerfile;
 pub mod fingerprint;
 pub mod git;
 pub mod inputs;
 pub mod survey;
-pub mod verdict;
 mod tree;
+pub mod verdict;
 mod worktree;
 
 use crate::names::{CommitId, RepoPath};

@@ -87,7 +87,8 @@ impl Survey<'_> {
             (Some(topped), State::Live { commit, .. }) => self.rolled_back(asked, topped, commit.as_ref().map(|(id, _)| id), &dirty)?,
             _ => None,
         };
-        let mut facts = Facts { state, basis, dirty, rolled_back, app_digest: asked.app_digest.to_owned(), config_changed, fingerprint: None };
+        let mut facts =
+            Facts { state, basis, dirty, rolled_back, app_digest: asked.app_digest.to_owned(), config_changed, fingerprint: None };
         if wants_fingerprint(&facts) {
             facts.fingerprint = Some(self.fingerprints.of(asked.inputs, asked.app_digest)?);
         }
@@ -165,8 +166,7 @@ impl Survey<'_> {
         let compared = self.compared(commit)?;
         let (changed, near) = (of(&compared.affected.reasons, app), of(&compared.affected.near, app));
         // An app that was not configured then is a new one.
-        let config_changed =
-            compared.digests.as_ref().is_some_and(|digests| digests.get(app).map(String::as_str) != Some(app_digest));
+        let config_changed = compared.digests.as_ref().is_some_and(|digests| digests.get(app).map(String::as_str) != Some(app_digest));
         Ok((Basis::Commit { commit: commit.clone(), source, changed, near }, config_changed))
     }
 
@@ -182,7 +182,8 @@ impl Survey<'_> {
         let words = build.split_whitespace().chain(release.description.split_whitespace());
         // A word of hex digits alone may be a word.
         let described = words.filter(|word| is_abbreviated(word) && word.bytes().any(|byte| byte.is_ascii_digit()));
-        let weak = revision.map(|text| (text, BaseSource::Revision)).into_iter().chain(described.map(|text| (text, BaseSource::Description)));
+        let weak =
+            revision.map(|text| (text, BaseSource::Revision)).into_iter().chain(described.map(|text| (text, BaseSource::Description)));
         let mut missing = None;
         for (text, source) in weak {
             // Several objects may share the first digits; a hint that hints at two is none.
@@ -196,7 +197,13 @@ impl Survey<'_> {
         Ok(missing)
     }
 
-    fn rolled_back(&self, asked: Asked<'_>, topped: &NewerRelease, live: Option<&CommitId>, dirty: &[PathReason]) -> Result<Option<RolledBack>> {
+    fn rolled_back(
+        &self,
+        asked: Asked<'_>,
+        topped: &NewerRelease,
+        live: Option<&CommitId>,
+        dirty: &[PathReason],
+    ) -> Result<Option<RolledBack>> {
         let recorded = recorded_in(&topped.build_description);
         let equal = match &recorded {
             Some(recorded) => self.fingerprints.of(asked.inputs, asked.app_digest)? == recorded.fingerprint,

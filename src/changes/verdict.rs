@@ -352,7 +352,9 @@ fn collect(facts: &Facts, decision: &mut Decision) {
         Basis::Missing { wanted, why, fetch } => match exact {
             Some(_) => {
                 let run = fetch.as_ref().map(|fetch| format!("; run `{fetch}`")).unwrap_or_default();
-                decision.notes.push(format!("compared by fingerprint: {wanted}: {why}, so whether it is older than HEAD is not checked{run}"));
+                decision
+                    .notes
+                    .push(format!("compared by fingerprint: {wanted}: {why}, so whether it is older than HEAD is not checked{run}"));
             }
             None => reasons.push(Reason::BaseUnreachable { wanted: wanted.clone(), why: why.clone(), fetch: fetch.clone() }),
         },

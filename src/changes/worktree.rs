@@ -221,7 +221,7 @@ fn hash_submodule(outer: &Repository, path: &RepoPath, full: &Path) -> Result<Op
         return Ok(known.filter(|entry| entry.mode == 0o160_000).map(|entry| entry.id));
     }
     let inner = Repository::open(full).map_err(wrong)?;
-    let at = inner.head().ok().and_then(|head| head.target()).unwrap_or_else(|| Oid::ZERO_SHA1);
+    let at = inner.head().ok().and_then(|head| head.target()).unwrap_or(Oid::ZERO_SHA1);
     let changes = dirty(&inner)?;
     if changes.is_empty() {
         return Ok(Some(at));

@@ -11,7 +11,7 @@ use crate::yaml::{Document, Node, Problem, Value as Yaml};
 use serde_json::Value as Schema;
 use serde_yaml::Value;
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// What happens with `${VARIABLES}`.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The value of a node as its schema wants it; `None` when it is empty or was left out.
-    fn value(&mut self, node: &Rc<Node>, schema: &'a Schema, path: &mut Vec<String>) -> Option<Value> {
+    fn value(&mut self, node: &Arc<Node>, schema: &'a Schema, path: &mut Vec<String>) -> Option<Value> {
         let choices = self.choices(schema);
         let object = choices.iter().find(|choice| allows(choice, "object")).copied();
         let array = choices.iter().find(|choice| allows(choice, "array")).copied();
@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
         Value::Mapping(read)
     }
 
-    fn list(&mut self, items: &[Rc<Node>], schema: &'a Schema, path: &mut Vec<String>) -> Value {
+    fn list(&mut self, items: &[Arc<Node>], schema: &'a Schema, path: &mut Vec<String>) -> Value {
         let Some(of) = schema.get("items") else { return Value::Sequence(Vec::new()) };
         let mut read = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {

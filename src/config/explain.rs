@@ -250,6 +250,7 @@ impl Explaining<'_> {
         self.row("rack.after", brackets(&rack.after), source(self, &["after"]));
         self.row("rack.protected", rack.protected, source(self, &["protected"]));
         self.row("rack.cache.registry", rack.registry_cache, source(self, &["cache", "registry"]));
+        self.row("rack.poll", Span::of(rack.poll).0, source(self, &["poll"]));
         if let Some(path) = &rack.ca_file {
             self.row("rack.ca_file", path.display(), source(self, &["ca_file"]));
         }

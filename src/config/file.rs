@@ -135,6 +135,8 @@ pub struct Rack {
     pub env: Option<String>,
     /// A CA certificate (PEM) for a rack with a certificate of its own, relative to this file.
     pub ca_file: Option<String>,
+    /// Time between two looks at an app or build of the rack; `5s`.
+    pub poll: Option<Span>,
     /// Where build caches are kept.
     pub cache: Cache,
 }

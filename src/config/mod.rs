@@ -138,6 +138,8 @@ pub struct RackConfig {
     pub deliver: Deliver,
     /// `APP_ENV` in hooks; the rack's name when not set.
     pub env: String,
+    /// Time between two looks at an app or build of the rack.
+    pub poll: Duration,
     /// A CA certificate (PEM) for a rack with a certificate of its own.
     pub ca_file: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::yaml::{Document, Node, Place, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A file on its way to a [`Config`].
@@ -39,13 +39,13 @@ pub(super) struct Loading<'a> {
 #[derive(Clone)]
 pub(super) struct At<'d> {
     document: &'d Document,
-    node: Option<Rc<Node>>,
+    node: Option<Arc<Node>>,
     offset: usize,
 }
 
 impl<'d> At<'d> {
     pub(super) fn root(document: &'d Document) -> Self {
-        Self { document, node: Some(Rc::clone(&document.root)), offset: document.root.span.start }
+        Self { document, node: Some(Arc::clone(&document.root)), offset: document.root.span.start }
     }
 
     /// The value of a key.
@@ -167,6 +167,14 @@ impl<'a> Loading<'a> {
                     self.problem(&here.key("after").item(index), format!("rack `{key}` comes after the unknown rack `{other}`"), help);
                 }
             }
+            let poll = match &written.poll {
+                None => crate::rack::convox::POLL,
+                Some(text) => text.duration().unwrap_or_else(|| {
+                    let help = "write it as `5s` or `500ms`";
+                    self.problem(&here.key("poll"), format!("`{}` is no length of time", text.0), help);
+                    crate::rack::convox::POLL
+                }),
+            };
             graph.insert(key, written.after.iter().map(String::as_str).collect::<Vec<_>>());
             let host = written.host.as_deref().map(|host| Lazy { value: self.later(host, &here.key("host")) });
             let password = written.password.as_deref().map(|password| {
@@ -182,6 +190,7 @@ impl<'a> Loading<'a> {
                 registry_cache: written.cache.registry,
                 deliver: written.deliver.unwrap_or(Deliver::Auto),
                 env: written.env.clone().unwrap_or_else(|| key.to_owned()),
+                poll,
                 ca_file: written.ca_file.as_ref().map(|path| self.root.join(path)),
                 name: name.clone(),
             };

@@ -100,29 +100,30 @@ impl JsonSchema for Text {
     }
 }
 
-/// A length of time as people write it: `30m`, `90s`, `1h30m`.
+/// A length of time as people write it: `30m`, `90s`, `1h30m`, `500ms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Span(pub String);
 
 impl Span {
     /// What a length of time looks like, as an ECMA regular expression for editors.
-    pub const PATTERN: &'static str = r"^(\d+h)?(\d+m)?(\d+s)?$|\$\{";
+    pub const PATTERN: &'static str = r"^(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$|\$\{";
 
     /// The length; `None` when the text is no length of time, or none at all (`0s`).
     #[must_use]
     pub fn duration(&self) -> Option<Duration> {
         let mut rest = self.0.as_str();
-        let mut seconds: u64 = 0;
-        for (unit, factor) in [('h', 3600), ('m', 60), ('s', 1)] {
+        let mut millis: u64 = 0;
+        for (unit, factor) in [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            if digits > 0 && rest[digits..].starts_with(unit) {
+            // `ms` is no minutes.
+            if digits > 0 && rest[digits..].starts_with(unit) && (unit != "m" || !rest[digits..].starts_with("ms")) {
                 let number: u64 = rest[..digits].parse().ok()?;
-                seconds = seconds.checked_add(number.checked_mul(factor)?)?;
-                rest = &rest[digits + 1..];
+                millis = millis.checked_add(number.checked_mul(factor)?)?;
+                rest = &rest[digits + unit.len()..];
             }
         }
-        (rest.is_empty() && seconds > 0).then(|| Duration::from_secs(seconds))
+        (rest.is_empty() && millis > 0).then(|| Duration::from_millis(millis))
     }
 
     /// A duration as [`Span`] writes it.
@@ -130,7 +131,8 @@ impl Span {
     pub fn of(duration: Duration) -> Self {
         let seconds = duration.as_secs();
         let mut text = String::new();
-        for (number, unit) in [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')] {
+        let millis = u64::from(duration.subsec_millis());
+        for (number, unit) in [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s"), (millis, "ms")] {
             if number > 0 {
                 text.push_str(&format!("{number}{unit}"));
             }

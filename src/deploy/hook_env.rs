@@ -39,14 +39,12 @@ pub fn release_hook(
     command(app, kind, env, secret, target.config.timeouts)
 }
 
+/// The target that failed: its plan, its release when there is one, and the rack's login.
+pub type Failed<'a> = (&'a TargetPlan, Option<&'a ReleaseId>, Option<(String, Secret)>);
+
 /// `on_failure`: for an app, or for one of its targets.
 #[must_use]
-pub fn failure_hook(
-    plan: &Plan,
-    app: &AppPlan,
-    target: Option<(&TargetPlan, Option<&ReleaseId>, Option<(String, Secret)>)>,
-    failure: &Failure,
-) -> Option<HookCommand> {
+pub fn failure_hook(plan: &Plan, app: &AppPlan, target: Option<Failed<'_>>, failure: &Failure) -> Option<HookCommand> {
     let mut hook = match target {
         Some((target, release, login)) => release_hook(plan, app, target, HookKind::OnFailure, release, login)?,
         None => build_hook(plan, app, HookKind::OnFailure)?,

@@ -82,11 +82,10 @@ async fn phase(app: &AppPlan, context: &Context) -> Result<AppImages, (Stage, St
     }
     // Only when all of the app's images are up: `.latest` never names half an app.
     for image in &app.images {
-        if let (Some(latest), Some((repository, digest))) = (&image.latest_tag, images.get(&image.service)) {
-            if let Err(error) = context.ports.registry.retag(repository, digest, latest).await {
-                let message = format!("`{repository}:{latest}` was not moved: {error}; `latest: false` turns it off");
-                context.events.progress(step(app, image, Stage::Push)).notice(message);
-            }
+        let (Some(latest), Some((repository, digest))) = (&image.latest_tag, images.get(&image.service)) else { continue };
+        if let Err(error) = context.ports.registry.retag(repository, digest, latest).await {
+            let message = format!("`{repository}:{latest}` was not moved: {error}; `latest: false` turns it off");
+            context.events.progress(step(app, image, Stage::Push)).notice(message);
         }
     }
     Ok(images)

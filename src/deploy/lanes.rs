@@ -6,7 +6,7 @@ use super::schedule::{AppImages, Failure};
 use super::{Context, Stop, failure, hook_env, images};
 use crate::config::HookKind;
 use crate::event::{EventKind, FailureClass, Stage, Step, TargetOutcome};
-use crate::names::{Digest, ImageRef, ReleaseId, Repository, ServiceName, Target};
+use crate::names::{ImageRef, ReleaseId, Repository, ServiceName, Target};
 use crate::plan::{AppPlan, TargetPlan, Until};
 use crate::rack::{Deliver, ImageMover, Promoted, Rack, RackError, StageRequest, Staged, StagedImage};
 use crate::registry::Login;
@@ -251,6 +251,6 @@ impl ImageMover for Mover<'_> {
         let pushed = ports.builder.push(to, tag, Some(login), &progress, &self.context.cancel).await.map_err(text);
         // The name in the rack's registry is of no use on this machine.
         let untagged = ports.builder.untag(&format!("{to}:{tag}")).await.map_err(text);
-        pushed.and_then(|_: Digest| untagged)
+        pushed.and(untagged)
     }
 }

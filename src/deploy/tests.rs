@@ -183,7 +183,7 @@ impl RackRead for FakeRack {
         let id = moved.then(|| ReleaseId::new("RSOMEBODY").unwrap());
         let release =
             id.map(|id| LiveRelease { id, created: OffsetDateTime::UNIX_EPOCH, description: String::new(), build: None, revision: None });
-        Ok(Live { status: AppStatus::Running, generation: 2, release, newer: None })
+        Ok(Live { status: AppStatus::Running, generation: 2, release, newer: None, replaced: None })
     }
 }
 

@@ -288,6 +288,7 @@ mod tests {
 
     fn rack(name: &str, host: Option<&str>, password: Option<&str>) -> RackConfig {
         RackConfig {
+            poll: std::time::Duration::from_millis(20),
             name: RackName::new(name).unwrap(),
             place: crate::yaml::Place { file: "apps.yaml".to_owned(), line: 3, column: 3 },
             host: host.map(|host| Lazy { value: Ok(host.to_owned()) }),

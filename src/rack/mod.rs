@@ -61,6 +61,9 @@ pub struct Live {
     pub release: Option<LiveRelease>,
     /// A release newer than the active one, with the build it is of: left behind by a failed run, or rolled back from.
     pub newer: Option<NewerRelease>,
+    /// The release that a rollback by hand took the place of: made before the active one, of another build, while the active one's
+    /// build had a release before it.
+    pub replaced: Option<NewerRelease>,
 }
 
 /// The active release and the build behind it.
@@ -91,7 +94,7 @@ pub struct LiveBuild {
     pub manifest: String,
 }
 
-/// A release that was made after the active one and is not live.
+/// A release of another build than the active one's: made after it and not live, or rolled back from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewerRelease {
     /// Its id.

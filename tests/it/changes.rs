@@ -54,7 +54,8 @@ impl Repo {
     fn clone(&self, name: &str, options: &[&str]) -> PathBuf {
         let to = self.dir.path().join(name);
         let url = format!("file://{}", self.root.display());
-        let args: Vec<&str> = ["clone", "-q"].into_iter().chain(options.iter().copied()).chain([url.as_str(), to.to_str().unwrap()]).collect();
+        let args: Vec<&str> =
+            ["clone", "-q"].into_iter().chain(options.iter().copied()).chain([url.as_str(), to.to_str().unwrap()]).collect();
         self.git(&args);
         to.canonicalize().unwrap()
     }
@@ -65,7 +66,8 @@ fn git(dir: &Path, args: &[&str]) -> String {
     for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
         command.env_remove(name);
     }
-    let common = ["-c", "user.name=A Person", "-c", "user.email=a@example.com", "-c", "protocol.file.allow=always", "-c", "commit.gpgsign=false"];
+    let common =
+        ["-c", "user.name=A Person", "-c", "user.email=a@example.com", "-c", "protocol.file.allow=always", "-c", "commit.gpgsign=false"];
     let output = command
         .current_dir(dir)
         .args(common)

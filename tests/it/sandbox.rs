@@ -231,14 +231,7 @@ async fn each_version_answers_errors_as_the_contract_has_them() {
         ("unknown path", "GET", "/racks", &[], (404, ""), (404, "")),
         ("other method", "DELETE", "/apps/web", &[], (404, ""), (405, "")),
         ("unknown app", "GET", "/apps/x", &[], (404, "app not found: x\n"), (404, "app not found: x\n")),
-        (
-            "unknown build",
-            "GET",
-            "/apps/web/builds/BX",
-            &[],
-            (404, "build not found: BX\n"),
-            (500, "builds.convox.com \"bx\" not found\n"),
-        ),
+        ("unknown build", "GET", "/apps/web/builds/BX", &[], (404, "build not found: BX\n"), (500, "builds.convox.com \"bx\" not found\n")),
         (
             "unknown release",
             "GET",
@@ -247,14 +240,7 @@ async fn each_version_answers_errors_as_the_contract_has_them() {
             (404, "release not found: RX\n"),
             (500, "releases.convox.com \"rx\" not found\n"),
         ),
-        (
-            "unknown process",
-            "GET",
-            "/apps/web/processes/p1",
-            &[],
-            (404, "process not found: p1\n"),
-            (500, "pods \"p1\" not found\n"),
-        ),
+        ("unknown process", "GET", "/apps/web/processes/p1", &[], (404, "process not found: p1\n"), (500, "pods \"p1\" not found\n")),
         ("unknown object", "GET", "/apps/web/objects/a/b", &[], (404, "key not found: a/b\n"), (404, "object not found: a/b\n")),
         ("object exists", "HEAD", "/apps/web/objects/a/b", &[], (200, ""), (200, "")),
         (
@@ -266,14 +252,7 @@ async fn each_version_answers_errors_as_the_contract_has_them() {
             (200, "{\n  \"Url\": \"object://x/k\"\n}\n"),
         ),
         ("build of no app", "POST", "/apps/x/builds", &[], (404, "app not found: x\n"), (404, "app not found: x\n")),
-        (
-            "app exists",
-            "POST",
-            "/apps",
-            &[("name", "web")],
-            (500, "app already exists: web\n"),
-            (409, "app already exists: web\n"),
-        ),
+        ("app exists", "POST", "/apps", &[("name", "web")], (500, "app already exists: web\n"), (409, "app already exists: web\n")),
         (
             "app name",
             "POST",

@@ -205,7 +205,9 @@ pub(super) async fn upgrade(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(BuildError::Engine {
             message: format!("the engine at {endpoint} has no BuildKit: `POST {path}` was answered with {}", response.status()),
-            hint: Some("use Docker Engine 18.09 or newer on Linux; other engines (Podman, Windows containers) cannot build here".to_owned()),
+            hint: Some(
+                "use Docker Engine 18.09 or newer on Linux; other engines (Podman, Windows containers) cannot build here".to_owned(),
+            ),
         });
     }
     hyper::upgrade::on(response).await.map_err(lost)

@@ -167,8 +167,13 @@ impl Dockerfile {
             for instruction in self.instructions.iter().filter(|instruction| instruction.stage == Some(stage)) {
                 let from: Vec<String> = match instruction.keyword.as_str() {
                     "FROM" => arguments(&instruction.rest).next().map(str::to_owned).into_iter().collect(),
-                    "COPY" | "ADD" => flags(&instruction.rest).filter(|(name, _)| *name == "from").map(|(_, value)| value.to_owned()).collect(),
-                    "RUN" => flags(&instruction.rest).filter(|(name, _)| *name == "mount").filter_map(|(_, value)| field(value, &["from"])).collect(),
+                    "COPY" | "ADD" => {
+                        flags(&instruction.rest).filter(|(name, _)| *name == "from").map(|(_, value)| value.to_owned()).collect()
+                    }
+                    "RUN" => flags(&instruction.rest)
+                        .filter(|(name, _)| *name == "mount")
+                        .filter_map(|(_, value)| field(value, &["from"]))
+                        .collect(),
                     _ => continue,
                 };
                 for from in from {

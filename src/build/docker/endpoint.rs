@@ -70,9 +70,10 @@ pub(super) fn resolve(env: &dyn Fn(&str) -> Option<String>, home: Option<&Path>)
     };
     match (context, config_dir) {
         (Some((name, by)), Some(dir)) if name != "default" => from_context(&name, &by, &dir),
-        (Some((name, by)), None) if name != "default" => {
-            Err(unusable(format!("{by} names the Docker context `{name}`, but there is no home directory to find it in"), "set `DOCKER_CONFIG`"))
-        }
+        (Some((name, by)), None) if name != "default" => Err(unusable(
+            format!("{by} names the Docker context `{name}`, but there is no home directory to find it in"),
+            "set `DOCKER_CONFIG`",
+        )),
         _ => Ok(Endpoint { address: Address::Unix(DEFAULT_SOCKET.into()), origin: "the default".to_owned() }),
     }
 }
@@ -115,8 +116,9 @@ fn from_context(name: &str, by: &str, dir: &Path) -> Result<Endpoint, BuildError
     let id = hex::encode(sha2::Sha256::digest(name.as_bytes()));
     let path = dir.join("contexts/meta").join(&id).join("meta.json");
     let list = "list the contexts with `docker context ls`, choose one with `docker context use NAME`";
-    let text = std::fs::read(&path)
-        .map_err(|error| unusable(format!("{by} names the Docker context `{name}`, but `{}` cannot be read: {error}", path.display()), list))?;
+    let text = std::fs::read(&path).map_err(|error| {
+        unusable(format!("{by} names the Docker context `{name}`, but `{}` cannot be read: {error}", path.display()), list)
+    })?;
     let file: ContextFile = serde_json::from_slice(&text)
         .map_err(|error| unusable(format!("the Docker context `{name}` (`{}`) cannot be understood: {error}", path.display()), list))?;
     let Some(endpoint) = file.endpoints.get("docker") else {

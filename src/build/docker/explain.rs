@@ -77,9 +77,11 @@ fn instruction<'a>(dockerfile: &'a Dockerfile, vertex: &str) -> Option<&'a Instr
             .or_else(|| name.strip_prefix("stage-")?.parse().ok()),
     };
     let in_stage = |instruction: &&Instruction| stage.is_none() || instruction.stage == stage;
-    let mut same = dockerfile.instructions.iter().filter(in_stage).filter(|instruction| {
-        instruction.keyword == keyword && instruction.rest.split_whitespace().eq(part(5).split_whitespace())
-    });
+    let mut same = dockerfile
+        .instructions
+        .iter()
+        .filter(in_stage)
+        .filter(|instruction| instruction.keyword == keyword && instruction.rest.split_whitespace().eq(part(5).split_whitespace()));
     if let (Some(only), None) = (same.next(), same.next()) {
         return Some(only);
     }
@@ -125,7 +127,8 @@ mod tests {
     fn the_message_is_buildkits_core_and_the_place() {
         let dockerfile = Dockerfile::parse("FROM a\nRUN exit 7");
         let step = FailedStep { name: "[2/2] RUN exit 7".into(), error: "x".into(), log: vec!["last".into()] };
-        let said = "failed to solve with frontend dockerfile.v0: failed to build LLB: executor failed running [/bin/sh -c exit 7]: exit code: 7";
+        let said =
+            "failed to solve with frontend dockerfile.v0: failed to build LLB: executor failed running [/bin/sh -c exit 7]: exit code: 7";
         let BuildError::Failed { message, log } = explain(said, Some(step), &dockerfile, "web/Dockerfile") else { panic!() };
         insta::assert_snapshot!(message, @r"
         executor failed running [/bin/sh -c exit 7]: exit code: 7
@@ -139,7 +142,8 @@ mod tests {
     #[test]
     fn a_parse_error_has_its_line_and_a_syntax_line_its_advice() {
         let parsed = Dockerfile::parse("# syntax=docker/dockerfile:1\nFROM a\nRUNN x");
-        let BuildError::Failed { message, .. } = explain("dockerfile parse error line 3: unknown instruction: RUNN", None, &parsed, "D") else {
+        let BuildError::Failed { message, .. } = explain("dockerfile parse error line 3: unknown instruction: RUNN", None, &parsed, "D")
+        else {
             panic!()
         };
         assert!(message.contains(" --> D:3\n") && message.contains(" > 3 | RUNN x") && !message.contains("syntax"), "{message}");

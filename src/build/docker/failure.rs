@@ -92,7 +92,10 @@ mod tests {
             ("denied: Your authorization token has expired. Reauthenticate and try again.", true),
             ("denied: requested access to the resource is denied", true),
             ("Get \"http://127.0.0.1:9/v2/\": dial tcp 127.0.0.1:9: connect: connection refused", false),
-            ("tag invalid: The image tag 'v1' already exists in the 'web' repository and cannot be overwritten because the tag is immutable.", false),
+            (
+                "tag invalid: The image tag 'v1' already exists in the 'web' repository and cannot be overwritten because the tag is immutable.",
+                false,
+            ),
         ] {
             let BuildError::Registry { login: found, .. } = registry("r:v1", text) else { panic!("{text}") };
             assert_eq!(found, login, "{text}");

@@ -47,7 +47,13 @@ impl Docker {
         }
     }
 
-    pub(super) async fn send(&self, repository: &Repository, tag: &str, login: Option<&Login>, progress: &Progress) -> Result<Digest, BuildError> {
+    pub(super) async fn send(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        login: Option<&Login>,
+        progress: &Progress,
+    ) -> Result<Digest, BuildError> {
         let reference = format!("{repository}:{tag}");
         let options = PushImageOptions { tag: Some(tag.to_owned()), platform: None };
         let mut answers = Box::pin(self.client.push_image(&repository.to_string(), Some(options), Some(credentials(repository, login))));
@@ -74,17 +80,15 @@ impl Docker {
         let asked = format!("the digest of `{reference}` cannot be read");
         let found = self.client.inspect_image(reference).await.map_err(|error| call(&self.endpoint, &asked, error))?;
         let digests = found.repo_digests.unwrap_or_default();
-        let ours = digests.iter().filter_map(|text| text.split_once('@')).find(|(name, _)| Repository::parse(name).as_ref() == Ok(repository));
+        let ours =
+            digests.iter().filter_map(|text| text.split_once('@')).find(|(name, _)| Repository::parse(name).as_ref() == Ok(repository));
         let digest = ours.and_then(|(_, digest)| Digest::new(digest).ok());
         digest.ok_or_else(|| engine(format!("`{reference}` was pushed, but the engine does not tell its digest")))
     }
 
     pub(super) async fn fetch(&self, repository: &Repository, digest: &Digest, login: Option<&Login>) -> Result<(), BuildError> {
-        let options = CreateImageOptions {
-            from_image: Some(repository.to_string()),
-            tag: Some(digest.to_string()),
-            ..CreateImageOptions::default()
-        };
+        let options =
+            CreateImageOptions { from_image: Some(repository.to_string()), tag: Some(digest.to_string()), ..CreateImageOptions::default() };
         let mut answers = Box::pin(self.client.create_image(Some(options), None, Some(credentials(repository, login))));
         while let Some(answer) = answers.next().await {
             answer.map_err(|error| self.refusal(&format!("{repository}@{digest}"), error))?;

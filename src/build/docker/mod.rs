@@ -107,7 +107,10 @@ impl Docker {
 
     fn lost(&self, why: &str) -> BuildError {
         let hint = "see that the engine still runs (`docker version`) and try again";
-        BuildError::Engine { message: format!("the connection to the engine at {} was lost: {why}", self.endpoint), hint: Some(hint.to_owned()) }
+        BuildError::Engine {
+            message: format!("the connection to the engine at {} was lost: {why}", self.endpoint),
+            hint: Some(hint.to_owned()),
+        }
     }
 }
 

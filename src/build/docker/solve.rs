@@ -78,7 +78,9 @@ impl Control {
             stream = &mut status => (None, stream.ok().map(tonic::Response::into_inner)),
         };
         let (ended, stream) = match (early, stream) {
-            (Some(ended), _) => (ended, tokio::time::timeout(LAST_WORDS, status).await.ok().and_then(Result::ok).map(tonic::Response::into_inner)),
+            (Some(ended), _) => {
+                (ended, tokio::time::timeout(LAST_WORDS, status).await.ok().and_then(Result::ok).map(tonic::Response::into_inner))
+            }
             (None, None) => (solve.await, None),
             (None, Some(mut stream)) => loop {
                 tokio::select! {
@@ -106,7 +108,11 @@ impl Control {
     /// The address that stands for `host-gateway` in builds, when the engine tells (a worker's label since 23.0).
     pub(super) async fn host_gateway(&self) -> Option<String> {
         let workers = self.client.clone().list_workers(ListWorkersRequest::default()).await.ok()?;
-        workers.into_inner().record.into_iter().find_map(|worker| worker.labels.get("org.mobyproject.buildkit.worker.moby.host-gateway-ip").cloned())
+        workers
+            .into_inner()
+            .record
+            .into_iter()
+            .find_map(|worker| worker.labels.get("org.mobyproject.buildkit.worker.moby.host-gateway-ip").cloned())
     }
 }
 

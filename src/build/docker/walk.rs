@@ -116,7 +116,10 @@ impl Walk<'_> {
 /// behind: git has neither, and they would make one commit build differently on two machines.
 fn stat(root: &Path, path: &Path, data: &Metadata) -> Result<Stat, String> {
     let Some(text) = path.to_str() else {
-        return Err(format!("the name of `{}` is no UTF-8, which BuildKit cannot take; rename it or name it in `.dockerignore`", path.display()));
+        return Err(format!(
+            "the name of `{}` is no UTF-8, which BuildKit cannot take; rename it or name it in `.dockerignore`",
+            path.display()
+        ));
     };
     let kind = data.file_type();
     let (go_kind, linkname, size) = if kind.is_dir() {

@@ -127,20 +127,26 @@ impl Convox {
             (newest.created > since).then_some(newest)
         });
         let build = release.as_ref().and_then(wire::Release::build);
-        let newer_build = newer.and_then(wire::Release::build);
-        let (live_build, newer_build) = tokio::try_join!(self.maybe_build(name, build), self.maybe_build(name, newer_build))?;
+        let replaced = release.as_ref().and_then(|active| replaced(active, &releases));
+        let (live_build, newer, replaced) =
+            tokio::try_join!(self.maybe_build(name, build), self.with_build(name, newer), self.with_build(name, replaced))?;
         Ok(Live {
             status: app.status(),
             generation: app.generation(),
             release: active.map(|id| live_release(id, release, live_build)),
-            newer: newer.and_then(|newer| {
-                Some(NewerRelease {
-                    id: newer.id()?,
-                    commit: newer_build.as_ref().and_then(wire::Build::commit),
-                    build_description: newer_build.map(|build| build.description).unwrap_or_default(),
-                })
-            }),
+            newer,
+            replaced,
         })
+    }
+
+    async fn with_build(&self, app: &str, release: Option<&wire::Release>) -> Result<Option<NewerRelease>, RackError> {
+        let Some(id) = release.and_then(wire::Release::id) else { return Ok(None) };
+        let build = self.maybe_build(app, release.and_then(wire::Release::build)).await?;
+        Ok(Some(NewerRelease {
+            id,
+            commit: build.as_ref().and_then(wire::Build::commit),
+            build_description: build.map(|build| build.description).unwrap_or_default(),
+        }))
     }
 
     async fn maybe_build(&self, app: &str, id: Option<BuildId>) -> Result<Option<wire::Build>, RackError> {
@@ -149,6 +155,15 @@ impl Convox {
             None => Ok(None),
         }
     }
+}
+
+/// The release that the active one was put on top of, when the active one's build is the older of the two: that build had a
+/// release already before the other. `releases` are newest first.
+fn replaced<'r>(active: &wire::Release, releases: &'r [wire::Release]) -> Option<&'r wire::Release> {
+    let build = active.build()?;
+    let before: Vec<&wire::Release> = releases.iter().filter(|release| release.created < active.created).collect();
+    let at = before.iter().position(|release| release.build().is_some_and(|other| other != build))?;
+    before[at + 1..].iter().any(|release| release.build().as_ref() == Some(&build)).then(|| before[at])
 }
 
 /// The active release. One the rack has deleted keeps its id and is as old as can be.

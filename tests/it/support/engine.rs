@@ -21,7 +21,8 @@ impl Base {
         std::fs::create_dir_all(&bin).unwrap();
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| std::path::Path::new(path).exists());
         std::fs::copy(busybox.expect("busybox-static is installed (tests/run.sh does it)"), bin.join("busybox")).unwrap();
-        for applet in ["sh", "cat", "echo", "ls", "sleep", "cp", "mkdir", "touch", "true", "false", "head", "od", "dd", "test", "sha256sum"] {
+        for applet in ["sh", "cat", "echo", "ls", "sleep", "cp", "mkdir", "touch", "true", "false", "head", "od", "dd", "test", "sha256sum"]
+        {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
         let mut tar = Command::new("sh");
@@ -49,7 +50,10 @@ impl Drop for Base {
 
 /// Removes the images of a reference pattern. What is left by a failed removal is only space.
 fn remove(pattern: &str) {
-    let list = Command::new("docker").args(["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter"]).arg(format!("reference={pattern}")).output();
+    let list = Command::new("docker")
+        .args(["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter"])
+        .arg(format!("reference={pattern}"))
+        .output();
     let Ok(list) = list else { return };
     for image in String::from_utf8_lossy(&list.stdout).lines() {
         let _ = Command::new("docker").args(["image", "rm", "-f", image]).output();

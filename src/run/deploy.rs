@@ -1,0 +1,367 @@
+//! `deploy`, `build` and `plan`: read → plan → act → reports.
+//!
+//! 1. Read ([`super::read`]); a base that is missing may be fetched, once.
+//! 2. Guards, then the plan. `plan` and `--dry-run` print it and stop.
+//! 3. Ask for protected racks, take the locks, open the journal, look whether the engine can be used.
+//! 4. Carry the plan out; one task shows what happens.
+
+use super::read::{self, Ask, Found, Judgement};
+use super::world::{World, environment};
+use crate::build::docker::Docker;
+use crate::build::{BuildError, Builder as _};
+use crate::changes::verdict::Verdict;
+use crate::cli::{self, Format, Global, Output, Selection, Stale};
+use crate::config::values::Span;
+use crate::deploy::{self, Ended, Ports, Signal};
+use crate::error::{Error, Kind, Result};
+use crate::event::{EventKind, Events, FORMAT_VERSION, TargetOutcome};
+use crate::hooks::process::Processes;
+use crate::journal::Journal;
+use crate::lock::{self, Holder};
+use crate::names::{RackName, RunId};
+use crate::plan::{self, Gate, OnFailure, Options, Plan, Until, planner, show};
+use crate::rack::Rack;
+use crate::registry::Registry;
+use crate::report::plain::Verbosity;
+use crate::report::state::RunState;
+use crate::report::{self, Sink};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// `offbuild deploy`.
+pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
+    let ask = Ask {
+        all: args.all,
+        base: args.base,
+        allow_dirty: args.guards.allow_dirty,
+        allow_diverged: args.guards.allow_diverged,
+        release_hold: args.guards.release_hold.clone(),
+    };
+    let how = How {
+        command: "deploy",
+        gate: args.gate,
+        on_failure: args.on_failure,
+        until: if args.no_promote { Until::Stage } else { Until::Promote },
+        work: args.work,
+        output: args.output,
+        dry_run: args.dry_run,
+    };
+    run(global, &args.selection, ask, how, Some(&args.guards)).await
+}
+
+/// `offbuild build`.
+pub(super) async fn build(global: &Global, args: cli::BuildArgs) -> Result<u8> {
+    let ask = Ask { all: args.all, base: args.base, allow_dirty: args.allow_dirty, allow_diverged: true, release_hold: Vec::new() };
+    let how = How {
+        command: "build",
+        gate: Gate::App,
+        on_failure: OnFailure::Continue,
+        until: Until::Push,
+        work: args.work,
+        output: args.output,
+        dry_run: false,
+    };
+    run(global, &args.selection, ask, how, None).await
+}
+
+/// `offbuild plan`.
+pub(super) async fn plan(global: &Global, args: cli::PlanArgs) -> Result<u8> {
+    let ask = Ask { all: args.all, base: args.base, allow_dirty: args.allow_dirty, allow_diverged: false, release_hold: Vec::new() };
+    let work = cli::Work { jobs: None, fail_fast: false };
+    let how = How {
+        command: "plan",
+        gate: Gate::default(),
+        on_failure: OnFailure::default(),
+        until: Until::Promote,
+        work,
+        output: Output { format: args.format, ..Output::default() },
+        dry_run: true,
+    };
+    run(global, &args.selection, ask, how, None).await
+}
+
+struct How {
+    command: &'static str,
+    gate: Gate,
+    on_failure: OnFailure,
+    until: Until,
+    work: cli::Work,
+    output: Output,
+    dry_run: bool,
+}
+
+async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards: Option<&cli::Guards>) -> Result<u8> {
+    let began = Instant::now();
+    let mut world = World::open(global, selection)?;
+    let mut found = tokio::task::block_in_place(|| read::apps(&world))?;
+    let jobs = jobs(how.work.jobs.as_deref().or(world.config.jobs.as_deref()))?;
+    let racks = world.rack_clients()?;
+    let live = read::live(&world, &racks).await;
+    if let Some(error) = read::no_rack(&live) {
+        return Err(error);
+    }
+    let judge = |world: &World, found: &[Found]| {
+        let given = ask.base.base.as_deref().map(|base| read::chosen_base(world, Some(base))).transpose()?;
+        read::judge(world, found, Some(&live), &ask, given)
+    };
+    let mut judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
+    if ask.base.fetch && tokio::task::block_in_place(|| read::fetch(&world, &judgement))? {
+        // What was fetched is seen by a repository that is opened anew.
+        world = World::open(global, selection)?;
+        found = tokio::task::block_in_place(|| read::apps(&world))?;
+        judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
+    }
+    read::guard(&judgement)?;
+    let run = RunId::starting(OffsetDateTime::now_utc());
+    let registries = world.registries();
+    let plan = make_plan(&world, found, judgement, run, &how, jobs, &*registries).await?;
+    if how.dry_run {
+        return match how.output.format {
+            Format::Text => super::print(&show::text(&plan, global.verbose)),
+            Format::Json => super::print(&format!("{:#}\n", show::json(&plan))),
+        };
+    }
+    let plan = Arc::new(plan);
+    if let Some(guards) = guards {
+        confirm(&world, &plan, guards)?;
+    }
+    let ended = carry_out(global, &world, plan, racks, registries, &how, guards, began).await?;
+    Ok(ended)
+}
+
+async fn make_plan(
+    world: &World,
+    found: Vec<Found>,
+    judgement: Judgement,
+    run: RunId,
+    how: &How,
+    jobs: usize,
+    registry: &dyn Registry,
+) -> Result<Plan> {
+    let deploys = judgement.targets.iter().any(|judged| judged.decision.verdict == Verdict::Deploy);
+    let mut facts = read::facts(world, found, judgement, run)?;
+    if deploys {
+        // No login where nothing is pushed.
+        facts.existing = read::existing(&facts, registry).await?;
+    }
+    let options = Options { gate: how.gate, on_failure: how.on_failure, fail_fast: how.work.fail_fast, jobs, until: how.until };
+    planner::plan(facts, options)
+}
+
+/// The number of builds in flight: `N`, `P%` of the cores, or `auto` (one per core).
+fn jobs(text: Option<&str>) -> Result<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let wrong = |text: &str| {
+        Error::config(format!("`{text}` is no number of jobs"))
+            .hint("give a number (`-j 4`), a percentage of the cores (`-j 50%`), or `auto`")
+    };
+    match text {
+        None | Some("auto") => Ok(cores),
+        Some(text) => match text.strip_suffix('%') {
+            Some(percent) => percent.parse::<usize>().ok().filter(|p| *p > 0).map(|p| (cores * p / 100).max(1)).ok_or_else(|| wrong(text)),
+            None => text.parse::<usize>().ok().filter(|jobs| *jobs > 0).ok_or_else(|| wrong(text)),
+        },
+    }
+}
+
+/// Asks before a protected rack is touched; without a terminal, `--yes` has to say it.
+fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Result<()> {
+    let released: BTreeSet<&RackName> = plan.releases().map(|target| &target.target.rack).collect();
+    let protected: Vec<String> = world
+        .racks()
+        .into_iter()
+        .filter(|rack| rack.protected && released.contains(&rack.name))
+        .map(|rack| format!("`{}`", rack.name))
+        .collect();
+    if protected.is_empty() || guards.yes {
+        return Ok(());
+    }
+    let racks = protected.join(", ");
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Error::refused(format!("rack {racks} is protected")).hint("deploy to it with --yes"));
+    }
+    let mut stderr = std::io::stderr();
+    let asked = write!(stderr, "{}\nrelease to protected rack {racks}? [y/N] ", show::text(plan, false)).and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    let answered = asked.and_then(|()| std::io::stdin().read_line(&mut answer));
+    match (answered, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Error::refused(format!("rack {racks} is protected, and the answer was not yes"))),
+    }
+}
+
+async fn carry_out(
+    global: &Global,
+    world: &World,
+    plan: Arc<Plan>,
+    racks: BTreeMap<RackName, Arc<dyn Rack>>,
+    registries: Arc<crate::registry::registries::Registries>,
+    how: &How,
+    guards: Option<&cli::Guards>,
+    began: Instant,
+) -> Result<u8> {
+    let env = environment();
+    let home = super::world::home(&env);
+    let builder = Docker::connect(Arc::clone(&env), home.as_deref(), Arc::clone(&registries) as Arc<dyn Registry>).map_err(engine_error)?;
+    if !plan.builds.is_empty() {
+        builder.probe().await.map_err(engine_error)?;
+    }
+    for rack in racks.values() {
+        world.redactor.register(&rack.hook_login().1);
+    }
+    let root = world.history.root();
+    let locks = lock_racks(root, &plan, guards).await?;
+    let journal = Journal::create(root, &plan.run)?;
+    let written = journal.path().to_owned();
+    let (events, receiver) = Events::new(world.redactor.clone());
+    let acks = events.acks();
+    let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks(global, world, how)?));
+    tell_plan(&plan, how, &events).await;
+    let ports = Ports { builder: Arc::new(builder), registry: registries, racks, hooks: Arc::new(Processes::default()) };
+    let ended = deploy::run(Arc::clone(&plan), ports, &events, signals()?).await;
+    let code = exit_code(&plan, &ended, guards);
+    events.record(EventKind::RunFinished { code, millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) }).await;
+    drop(events);
+    let state = shown.await.unwrap_or_default();
+    drop(locks);
+    report_files(&state, &written, how)?;
+    Ok(code)
+}
+
+async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>) -> Result<Vec<lock::Lock>> {
+    // Images alone are named by their content: builds need no lock.
+    let Some(guards) = guards else { return Ok(Vec::new()) };
+    let racks: BTreeSet<RackName> = plan.releases().map(|target| target.target.rack.clone()).collect();
+    let wait = lock_wait(&guards.lock_wait)
+        .ok_or_else(|| Error::config(format!("`{}` is no duration", guards.lock_wait)).hint("write it as `90s`, `15m` or `1h`"))?;
+    let holder = Holder::this(plan.run.clone(), plan.ci_url.clone());
+    lock::acquire(root, &racks, &holder, wait, &|notice| eprintln!("{notice}")).await
+}
+
+/// `0`, or a length of time as the configuration writes it.
+fn lock_wait(text: &str) -> Option<Duration> {
+    if matches!(text, "0" | "0s") { Some(Duration::ZERO) } else { Span(text.to_owned()).duration() }
+}
+
+async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
+    events
+        .record(EventKind::RunStarted {
+            version: FORMAT_VERSION,
+            run: plan.run.clone(),
+            by: lock::this_user(),
+            command: how.command.to_owned(),
+            commit: plan.head.commit.id.clone(),
+            subject: plan.head.commit.subject.clone(),
+            branch: plan.head.branch.clone(),
+            ci_url: plan.ci_url.clone(),
+        })
+        .await;
+    for note in &plan.notes {
+        events.send(EventKind::Notice { step: None, message: note.clone() });
+    }
+    for target in plan.targets() {
+        events.send(EventKind::TargetPlanned {
+            target: target.target.clone(),
+            verdict: target.decision.word().to_owned(),
+            reasons: target.reasons.clone(),
+            base: target.base.clone(),
+            base_source: target.base_source.clone(),
+            live_release: target.live.as_ref().map(|live| live.release.clone()),
+        });
+    }
+    for app in plan.apps.values() {
+        for image in &app.images {
+            events.send(EventKind::ImagePlanned {
+                app: app.name.clone(),
+                service: image.service.clone(),
+                fingerprint: app.fingerprint.clone(),
+                action: image.action.word().to_owned(),
+                reference: image.reference(),
+            });
+        }
+    }
+    events.record(EventKind::PlanReady { builds: plan.builds.len(), targets: plan.releases().count(), jobs: plan.options.jobs }).await;
+}
+
+/// What shows the run: what the environment asks for, and what flags do.
+fn sinks(global: &Global, world: &World, how: &How) -> Result<Vec<Box<dyn Sink>>> {
+    let verbosity = match (global.quiet || world.config.seed.silent, global.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    let mut sinks = report::for_people(verbosity, |name| (world.env)(name));
+    if let Some(path) = &how.output.events {
+        let file = std::fs::File::create(path)
+            .map_err(|error| Error::config(format!("`--events {}` cannot be written", path.display())).because(error))?;
+        sinks.push(Box::new(report::json::EventLines::new(std::io::BufWriter::new(file))));
+    }
+    Ok(sinks)
+}
+
+/// What is written when the run is over.
+fn report_files(state: &RunState, journal: &Path, how: &How) -> Result<()> {
+    if let Some(path) = &how.output.html {
+        let page = report::html::render(&Journal::read(journal)?);
+        std::fs::write(path, page)
+            .map_err(|error| Error::failed(format!("`--html {}` cannot be written", path.display())).because(error))?;
+    }
+    if how.output.format == Format::Json {
+        let mut text = Vec::new();
+        report::json::Report::of(state).write(&mut text).map_err(|error| Error::failed("the report cannot be made").because(error))?;
+        super::print(&String::from_utf8_lossy(&text))?;
+    }
+    Ok(())
+}
+
+fn engine_error(error: BuildError) -> Error {
+    match error {
+        BuildError::Engine { message, hint: Some(hint) } => Error::unusable(message).hint(hint),
+        error => Error::unusable(error.to_string()).hint("start the Docker Engine, or point DOCKER_HOST at one"),
+    }
+}
+
+/// INT and TERM as they come.
+fn signals() -> Result<UnboundedReceiver<Signal>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = unbounded_channel();
+    for (kind, told) in [(SignalKind::interrupt(), Signal::Int), (SignalKind::terminate(), Signal::Term)] {
+        let mut stream = signal(kind).map_err(|error| Error::unusable("signals cannot be received").because(error))?;
+        let sender = sender.clone();
+        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(told).is_ok() {} });
+    }
+    Ok(receiver)
+}
+
+/// One code for the whole run, the worst first.
+fn exit_code(plan: &plan::Plan, ended: &Ended, guards: Option<&cli::Guards>) -> u8 {
+    match ended.signal {
+        Some(Signal::Int) => return Kind::Interrupted.exit_code(),
+        Some(Signal::Term) => return Kind::Terminated.exit_code(),
+        None => {}
+    }
+    if plan.options.until == Until::Push {
+        return if ended.failed_apps.is_empty() { 0 } else { Kind::Failed.exit_code() };
+    }
+    let stale_is_fine = guards.is_none_or(|guards| guards.stale == Stale::Ok);
+    let mut code = 0;
+    for outcome in ended.targets.values() {
+        match outcome {
+            TargetOutcome::Deployed { .. } | TargetOutcome::Staged { .. } | TargetOutcome::UpToDate | TargetOutcome::Held { .. } => {}
+            TargetOutcome::Stale { .. } if stale_is_fine => {}
+            TargetOutcome::Stale { .. } if code == 0 => code = Kind::Refused.exit_code(),
+            TargetOutcome::Stale { .. } => {}
+            TargetOutcome::Failed { .. }
+            | TargetOutcome::RolledBack { .. }
+            | TargetOutcome::Blocked { .. }
+            | TargetOutcome::Cancelled
+            | TargetOutcome::NotAttempted { .. } => code = Kind::Failed.exit_code(),
+        }
+    }
+    code
+}

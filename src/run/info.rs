@@ -1,0 +1,101 @@
+//! Commands that only tell: `validate`, `config`, `status`, `init`.
+
+use super::read;
+use super::world::{World, here};
+use crate::cli::{ConfigArgs, Global, InitArgs, Selection};
+use crate::config;
+use crate::error::{Error, Result};
+use crate::names::{AppName, RackName, Target};
+use crate::report::text::table;
+use std::io::Write as _;
+
+/// `offbuild validate`: everything that can be wrong without asking anybody.
+pub(super) fn validate(global: &Global) -> Result<u8> {
+    let world = World::open(global, &Selection::default())?;
+    let found = tokio::task::block_in_place(|| read::apps(&world))?;
+    let targets = world.targets().count();
+    for warning in found.iter().filter_map(|found| found.manifest.as_ref()).flat_map(|manifest| &manifest.warnings) {
+        eprintln!("warning: {}: {}", warning.place, warning.message);
+    }
+    super::print(&format!("{} apps, {targets} targets, no problems\n", found.len()))
+}
+
+/// `offbuild config app@rack`: each value and where it comes from.
+pub(super) fn config(global: &Global, args: &ConfigArgs) -> Result<u8> {
+    let world = World::open(global, &Selection::default())?;
+    let (app, rack) = match args.target.split_once('@') {
+        Some((app, rack)) => (app, Some(rack)),
+        None => (args.target.as_str(), None),
+    };
+    let name = AppName::new(app).map_err(|error| Error::config(error.to_string()))?;
+    let racks: Vec<RackName> = match rack {
+        Some(rack) => vec![RackName::new(rack).map_err(|error| Error::config(error.to_string()))?],
+        None => {
+            let app = world.config.apps.iter().find(|app| app.name == name);
+            app.ok_or_else(|| {
+                let known: Vec<&AppName> = world.config.apps.iter().map(|app| &app.name).collect();
+                Error::config(format!("there is no app `{name}`")).hint(format!("there are {}", super::world::listed(known)))
+            })?
+            .targets
+            .iter()
+            .map(|on| on.rack.clone())
+            .collect()
+        }
+    };
+    let mut out = String::new();
+    for rack in racks {
+        let target = Target { app: name.clone(), rack };
+        out.push_str(&format!("{target}\n"));
+        let resolved = config::explain(&world.config, &target, &*world.env)?;
+        let rows: Vec<[String; 3]> =
+            resolved.into_iter().map(|value| [format!("  {}", value.key), value.value, value.source.to_string()]).collect();
+        for line in table(&rows, None) {
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+    }
+    super::print(&out)
+}
+
+/// `offbuild status`: what is live where.
+pub(super) async fn status(global: &Global, selection: &Selection) -> Result<u8> {
+    let world = World::open(global, selection)?;
+    let racks = world.rack_clients()?;
+    let live = read::live(&world, &racks).await;
+    let mut rows = vec![["target", "status", "release", "commit"].map(str::to_owned)];
+    for (target, live) in &live {
+        let row = match live {
+            Ok(live) => {
+                let release = live.release.as_ref();
+                let build = release.and_then(|release| release.build.as_ref());
+                let commit = build.and_then(|build| build.commit.as_ref()).map(|commit| {
+                    let subject = world.history.commit(commit).map(|commit| format!(" {}", commit.subject)).unwrap_or_default();
+                    format!("{}{subject}", commit.short())
+                });
+                let release = release.map_or_else(|| "-".to_owned(), |release| release.id.to_string());
+                [target.to_string(), live.status.word().to_owned(), release, commit.unwrap_or_else(|| "-".to_owned())]
+            }
+            Err(error) => [target.to_string(), "unknown".to_owned(), "-".to_owned(), error.to_string()],
+        };
+        rows.push(row);
+    }
+    let text: String = table(&rows, None).into_iter().map(|line| format!("{}\n", line.trim_end())).collect();
+    super::print(&text)?;
+    Ok(if live.values().any(Result::is_err) { crate::error::Kind::Unusable.exit_code() } else { 0 })
+}
+
+/// `offbuild init`: the example configuration, never over what is there.
+pub(super) fn init(global: &Global, args: &InitArgs) -> Result<u8> {
+    if args.dry_run {
+        return super::print(config::EXAMPLE);
+    }
+    let path = here(global)?.join(config::FILE_NAME);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {
+        let error_is_there = error.kind() == std::io::ErrorKind::AlreadyExists;
+        let message = format!("`{}` {}", path.display(), if error_is_there { "is there already" } else { "cannot be written" });
+        Error::config(message).because(error).hint("see what would be written: offbuild init --dry-run")
+    })?;
+    file.write_all(config::EXAMPLE.as_bytes())
+        .map_err(|error| Error::config(format!("`{}` cannot be written", path.display())).because(error))?;
+    super::print(&format!("wrote {}; change it, then: offbuild validate\n", path.display()))
+}

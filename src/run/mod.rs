@@ -1,0 +1,89 @@
+//! The composition root: each command read from the command line, wired to its adapters, and turned into an exit code.
+//!
+//! Nothing else names an adapter. `world` opens what a command works on, `read` gathers the facts for a plan, `deploy` carries
+//! plans out; the rest answers from what was read.
+
+mod changed;
+mod deploy;
+mod info;
+mod past;
+mod read;
+mod world;
+
+use crate::cli::{Cli, Command};
+use crate::error::{Kind, Result};
+use clap::{CommandFactory as _, Parser as _};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Runs the program with the process's arguments and environment.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Two crates use rustls; one provider serves both. It is only set here, so this cannot fail.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            return ExitCode::from(Kind::Unusable.exit_code());
+        }
+    };
+    let (exit_code_mode, result) = runtime.block_on(async {
+        let mode = matches!(&cli.command, Command::Changed(changed) if changed.exit_code);
+        (mode, dispatch(cli).await)
+    });
+    // A hook or engine call that a second signal dropped may still hold a thread.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let mut stderr = std::io::stderr().lock();
+            // Nobody is left to tell when stderr is closed.
+            let _ = writeln!(stderr, "error: {error}");
+            // `changed --exit-code` has 1 for "some changed", so its errors are all 2.
+            ExitCode::from(if exit_code_mode { 2 } else { error.kind.exit_code() })
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<u8> {
+    let Cli { command, global } = cli;
+    match command {
+        Command::Deploy(args) => deploy::deploy(&global, args).await,
+        Command::Build(args) => deploy::build(&global, args).await,
+        Command::Plan(args) => deploy::plan(&global, args).await,
+        Command::Changed(args) => changed::changed(&global, &args).await,
+        Command::Status(selection) => info::status(&global, &selection).await,
+        Command::Validate => info::validate(&global),
+        Command::Config(args) => info::config(&global, &args),
+        Command::Init(args) => info::init(&global, &args),
+        Command::Schema => print(&format!("{:#}\n", crate::config::schema())),
+        Command::History => past::history(&global),
+        Command::Show(args) => past::show(&global, &args),
+        Command::Report(args) => past::report(&global, &args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "offbuild", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut page)
+                .map_err(|error| crate::error::Error::failed("the manual page cannot be made").because(error))?;
+            print(&String::from_utf8_lossy(&page))
+        }
+    }
+}
+
+/// Writes data to standard output. A closed pipe (`| head`) is the reader's way to say that it has enough.
+fn print(text: &str) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(crate::error::Error::failed("standard output cannot be written").because(error))
+        }
+        _ => Ok(0),
+    }
+}

@@ -1,0 +1,464 @@
+//! Reads everything a plan is made of: manifests and hooks from the work tree, history from git, what is live from the racks,
+//! what is there from the registries. Changes nothing.
+
+use super::world::{World, rack_error, target};
+use crate::changes::affected::{Affected, Matcher};
+use crate::changes::base::{self, Choice};
+use crate::changes::description::{Recorded, describe, fingerprint_in};
+use crate::changes::fingerprint::Fingerprints;
+use crate::changes::inputs::{Inputs, Shared, inputs_of};
+use crate::changes::survey::{Asked, Survey, strict_base};
+use crate::changes::verdict::{self, Reason, Refusal, Verdict, Wishes};
+use crate::changes::{Change, History};
+use crate::config::{App, HookConfig, HookKind, TargetConfig};
+use crate::error::{Error, Kind, Result};
+use crate::event::FailureClass;
+use crate::manifest::{self, Manifest, Reading};
+use crate::names::{AppName, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, Target};
+use crate::plan::planner::{self, AppFacts, Existing, FINGERPRINT_LABEL, Facts, RackFacts, TargetFacts};
+use crate::plan::{Decision, PlannedLive};
+use crate::rack::{AppStatus, Live, Rack, RackError};
+use crate::registry::{Registry, RegistryError};
+use crate::yaml::{Problem, excerpt};
+use futures_util::stream::{self, StreamExt as _};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+/// Reads of racks and registries under way at once.
+const AT_ONCE: usize = 16;
+
+/// What was asked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ask {
+    pub(super) all: bool,
+    pub(super) base: crate::cli::Base,
+    pub(super) allow_dirty: bool,
+    pub(super) allow_diverged: bool,
+    pub(super) release_hold: Vec<String>,
+}
+
+/// An app as the work tree has it.
+pub(super) struct Found {
+    pub(super) app: App,
+    pub(super) manifest: Option<Arc<Manifest>>,
+    pub(super) hooks: BTreeMap<HookKind, HookConfig>,
+}
+
+/// A target with its verdict.
+pub(super) struct Judged {
+    pub(super) target: Target,
+    pub(super) config: TargetConfig,
+    pub(super) live: Option<Result<Live, RackError>>,
+    pub(super) decision: verdict::Decision,
+}
+
+/// What became of all targets, and what it was judged by.
+pub(super) struct Judgement {
+    pub(super) targets: Vec<Judged>,
+    pub(super) notes: Vec<String>,
+    pub(super) fingerprints: BTreeMap<AppName, Fingerprint>,
+    pub(super) dirty: BTreeMap<AppName, String>,
+    pub(super) dirty_paths: Affected,
+}
+
+/// What is live for every selected target.
+pub(super) type AllLive = BTreeMap<Target, Result<Live, RackError>>;
+
+/// Reads manifest and hooks of every app. What is wrong with a selected one is an error, all of it at once.
+pub(super) fn apps(world: &World) -> Result<Vec<Found>> {
+    let selected: BTreeSet<&AppName> = world.apps().map(|app| &app.name).collect();
+    let read: Vec<(Found, Vec<Problem>)> = world.config.apps.par_iter().map(|app| read_app(world, app)).collect();
+    let mut problems = Vec::new();
+    let mut found = Vec::new();
+    for (app, wrong) in read {
+        if selected.contains(&app.app.name) {
+            problems.extend(wrong);
+        }
+        found.push(app);
+    }
+    if problems.is_empty() { Ok(found) } else { Err(problem_error(world, problems)) }
+}
+
+fn read_app(world: &World, app: &App) -> (Found, Vec<Problem>) {
+    let root = world.history.root();
+    let mut problems = Vec::new();
+    let mut hooks = BTreeMap::new();
+    for (kind, hook) in &app.hooks {
+        match usable_hook(world, app, *kind, hook) {
+            Ok(true) => drop(hooks.insert(*kind, hook.clone())),
+            Ok(false) => {}
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let read = |path: &RepoPath| match std::fs::read_to_string(path.under(root)) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let reading = Reading {
+        root,
+        app: &app.name,
+        dir: &app.dir,
+        manifest: &app.manifest,
+        generation: app.generation,
+        compose: app.compose.as_deref(),
+        read: &read,
+        env: &*world.env,
+        build: &app.build,
+    };
+    let manifest = match manifest::read(&reading) {
+        Ok(manifest) => Some(Arc::new(manifest)),
+        Err(mut wrong) => {
+            problems.append(&mut wrong);
+            None
+        }
+    };
+    (Found { app: app.clone(), manifest, hooks }, problems)
+}
+
+/// True when the app has the hook; an error when it cannot run.
+fn usable_hook(world: &World, app: &App, kind: HookKind, hook: &HookConfig) -> Result<bool, Problem> {
+    let HookConfig::File { path, named } = hook else { return Ok(true) };
+    let problem = |message: String, help: String| Problem { place: app.place.clone(), message, help: Some(help) };
+    let Some(relative) = app.dir.join(path) else {
+        let message = format!("hook `{}` of app `{}` is outside the repository: `{path}`", kind.name(), app.name);
+        return Err(problem(message, "name a file of the app's directory".to_owned()));
+    };
+    let file = relative.under(world.history.root());
+    match std::fs::metadata(&file) {
+        Err(_) if !named => Ok(false),
+        Err(error) => {
+            let message = format!("hook `{}` of app `{}` cannot be read: `{relative}`: {error}", kind.name(), app.name);
+            Err(problem(message, "correct `hooks:`, or add the file".to_owned()))
+        }
+        Ok(meta) if meta.is_dir() || meta.permissions().mode() & 0o111 == 0 => {
+            let message = format!("hook `{}` of app `{}` is not executable: `{relative}`", kind.name(), app.name);
+            Err(problem(message, format!("chmod +x {relative} && git add --chmod=+x {relative}")))
+        }
+        Ok(_) => Ok(true),
+    }
+}
+
+/// All problems as one error, each with its line.
+fn problem_error(world: &World, mut problems: Vec<Problem>) -> Error {
+    problems.sort_by(|a, b| a.place.cmp(&b.place));
+    problems.dedup();
+    let text = |file: &str| std::fs::read_to_string(world.history.root().join(file)).unwrap_or_default();
+    let lines: Vec<String> = problems.iter().map(|problem| excerpt(problem, &text(&problem.place.file))).collect();
+    let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+    Error::config(format!("{}\n{count}", lines.join("\n")))
+}
+
+/// Asks the racks what is live for every selected target, all at once. A rack that cannot be used answers for all its targets.
+pub(super) async fn live(world: &World, racks: &BTreeMap<RackName, Arc<dyn Rack>>) -> AllLive {
+    let asked = world.targets().filter_map(|(app, on)| Some((target(app, on), on.name.clone(), Arc::clone(racks.get(&on.rack)?))));
+    let infos: BTreeMap<RackName, Result<(), RackError>> = stream::iter(racks.clone())
+        .map(|(name, rack)| async move { (name, rack.info().await.map(drop)) })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    stream::iter(asked)
+        .map(|(target, name, rack)| {
+            let usable = infos.get(&target.rack).cloned().unwrap_or(Ok(()));
+            async move {
+                let live = match usable {
+                    Ok(()) => rack.live(&name).await,
+                    Err(error) => Err(error),
+                };
+                (target, live)
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await
+}
+
+/// The first rack error when no rack at all could be asked.
+pub(super) fn no_rack(live: &AllLive) -> Option<Error> {
+    let unusable = |error: &RackError| !matches!(error, RackError::NoApp { .. });
+    let mut errors = live.values().map(|live| live.as_ref().err().filter(|error| unusable(error)));
+    let first = errors.next()??;
+    errors.all(|error| error.is_some()).then(|| rack_error(first.clone()))
+}
+
+/// The base that flag, environment, CI or default branch name.
+pub(super) fn chosen_base(world: &World, flag: Option<&str>) -> Result<Choice> {
+    let environment: base::Environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let event = (world.env)("GITHUB_EVENT_PATH").and_then(|path| std::fs::read_to_string(path).ok());
+    let sources = base::sources(flag, &environment, event.as_deref());
+    base::choose(&*world.history, &world.head.commit.id, &sources)
+}
+
+/// Judges every selected target. `live` is `None` when the racks are not asked.
+pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask: &Ask, given: Option<Choice>) -> Result<Judgement> {
+    let history: &dyn History = &*world.history;
+    let head = &world.head.commit.id;
+    let dirty = history.dirty()?;
+    let shared = Shared::of(&world.config)?;
+    let inputs: Vec<Inputs> =
+        found.par_iter().map(|found| inputs_of(&found.app, &shared, found.manifest.as_deref(), &BTreeMap::new())).collect::<Result<_>>()?;
+    let matcher = Matcher::new(&inputs);
+    let fingerprints = Fingerprints::new(history, head, &dirty);
+    let file = world.config.file.clone();
+    let digests = file.map(|file| {
+        let config = Arc::clone(&world.config);
+        let digests: crate::changes::survey::Digests<'_> = Box::new(move |commit| {
+            let text = history.read(commit, &file).ok()??;
+            crate::config::digests(&config, std::str::from_utf8(&text).ok()?).ok()
+        });
+        digests
+    });
+    let survey = Survey {
+        history,
+        head,
+        dirty: &dirty,
+        matcher: &matcher,
+        fingerprints: &fingerprints,
+        unowned: world.config.unowned,
+        given,
+        digests,
+        known: Default::default(),
+    };
+    let inputs_by: BTreeMap<&AppName, &Inputs> = inputs.iter().map(|inputs| (&inputs.app, inputs)).collect();
+    let asked: Vec<(&App, &TargetConfig)> = world.targets().collect();
+    let targets: Vec<Judged> = asked
+        .par_iter()
+        .map(|(app, on)| {
+            let target = target(app, on);
+            let live = live.and_then(|live| live.get(&target));
+            let replaced = live.and_then(|live| live.as_ref().ok()).and_then(|live| live.replaced.as_ref());
+            let facts = survey.facts(Asked { inputs: inputs_by[&app.name], app_digest: &app.digest, live, topped: replaced })?;
+            let wishes = Wishes {
+                all: ask.all,
+                allow_diverged: ask.allow_diverged,
+                allow_older: false,
+                allow_dirty: ask.allow_dirty,
+                release_hold: !on.hold || ask.release_hold.iter().any(|name| *name == app.name.as_str() || *name == target.to_string()),
+            };
+            let decision = verdict::decide(&facts, wishes);
+            Ok(Judged { target, config: (*on).clone(), live: live.cloned(), decision })
+        })
+        .collect::<Result<_>>()?;
+    let unreachable = targets.iter().find_map(|target| target.decision.unreachable_base());
+    if let Some(reason) = unreachable.filter(|_| ask.base.strict_base) {
+        return Err(strict_base(reason));
+    }
+    let deployed: BTreeSet<&AppName> =
+        targets.iter().filter(|judged| judged.decision.verdict == Verdict::Deploy).map(|judged| &judged.target.app).collect();
+    let prints: Vec<(AppName, Fingerprint, Option<String>)> = found
+        .par_iter()
+        .filter(|found| deployed.contains(&found.app.name))
+        .map(|found| {
+            let inputs = inputs_by[&found.app.name];
+            let fingerprint = fingerprints.of(inputs, &found.app.digest)?;
+            Ok((found.app.name.clone(), fingerprint, fingerprints.dirty_hash(inputs)?))
+        })
+        .collect::<Result<_>>()?;
+    let mut notes: BTreeSet<String> = targets.iter().flat_map(|judged| judged.decision.notes.iter().cloned()).collect();
+    notes.extend(warnings(found, &deployed));
+    let dirty_paths = (*survey.dirty_affected()?).clone();
+    notes.extend(unowned(&dirty_paths.unowned));
+    Ok(Judgement {
+        notes: notes.into_iter().collect(),
+        fingerprints: prints.iter().map(|(app, fingerprint, _)| (app.clone(), fingerprint.clone())).collect(),
+        dirty: prints.into_iter().filter_map(|(app, _, dirty)| Some((app, dirty?))).collect(),
+        dirty_paths,
+        targets,
+    })
+}
+
+fn unowned(changes: &[Change]) -> Option<String> {
+    let first = changes.first()?;
+    let more = if changes.len() > 1 { format!(" and {} more", changes.len() - 1) } else { String::new() };
+    Some(format!("uncommitted, and no app's input: `{}`{more}", first.path))
+}
+
+fn warnings(found: &[Found], deployed: &BTreeSet<&AppName>) -> Vec<String> {
+    let of = found.iter().filter(|found| deployed.contains(&found.app.name)).filter_map(|found| found.manifest.as_ref());
+    of.flat_map(|manifest| &manifest.warnings).map(|problem| format!("{}: {}", problem.place, problem.message)).collect()
+}
+
+/// Runs the fetch commands that would bring missing bases; true when there was one.
+pub(super) fn fetch(world: &World, judgement: &Judgement) -> Result<bool> {
+    let mut commands = BTreeSet::new();
+    for reason in judgement.targets.iter().flat_map(|judged| &judged.decision.reasons) {
+        if let Reason::BaseUnreachable { fetch: Some(fetch), .. } = reason {
+            commands.insert(fetch.clone());
+        }
+    }
+    for command in &commands {
+        let Some((program, args)) = command.0.split_first() else { continue };
+        eprintln!("$ {command}");
+        let status = std::process::Command::new(program)
+            .args(args)
+            .current_dir(world.history.root())
+            .stdin(std::process::Stdio::null())
+            .status()
+            .map_err(|error| Error::unusable(format!("`{command}` cannot be run")).because(error))?;
+        if !status.success() {
+            return Err(Error::unusable(format!("`{command}` failed ({status})")).hint("run it by hand to see why, then deploy again"));
+        }
+    }
+    Ok(!commands.is_empty())
+}
+
+/// Refuses what a guard refuses, all targets in one error.
+pub(super) fn guard(judgement: &Judgement) -> Result<()> {
+    let mut refused = Vec::new();
+    for judged in &judgement.targets {
+        let Verdict::Refused { why } = &judged.decision.verdict else { continue };
+        if matches!(why, Refusal::NoApp { .. }) {
+            continue;
+        }
+        refused.push(format!("`{}`: {why}", judged.target));
+        if matches!(why, Refusal::Dirty { .. }) {
+            let paths = judgement.dirty_paths.reasons.get(&judged.target.app).into_iter().flatten().take(3);
+            refused.extend(paths.map(|reason| format!("    {}", reason.change.path)));
+        }
+    }
+    if refused.is_empty() { Ok(()) } else { Err(Error::new(Kind::Refused, format!("nothing was deployed:\n  {}", refused.join("\n  ")))) }
+}
+
+/// The facts for a plan, without what the registries have.
+pub(super) fn facts(world: &World, found: Vec<Found>, judgement: Judgement, run: RunId) -> Result<Facts> {
+    let ci_url = world.ci_url();
+    let head = &world.head;
+    let mut apps = Vec::new();
+    for found in found {
+        let Some(manifest) = found.manifest else { continue };
+        let dirty = judgement.dirty.get(&found.app.name);
+        apps.push(AppFacts {
+            dir: found.app.dir.under(world.history.root()),
+            fingerprint: judgement.fingerprints.get(&found.app.name).cloned(),
+            revision: dirty.map_or_else(|| head.commit.id.to_string(), |dirty| format!("{}-dirty.{dirty}", head.commit.id)),
+            hooks: found.hooks,
+            manifest,
+            app: found.app,
+        });
+    }
+    let mut targets = Vec::new();
+    for judged in judgement.targets {
+        let Some(app) = apps.iter().find(|app| app.app.name == judged.target.app) else { continue };
+        let Some(decision) = decision(&judged) else { continue };
+        let dirty = judgement.dirty.contains_key(&judged.target.app);
+        let description = app.fingerprint.clone().map(|fingerprint| {
+            let recorded = Recorded::new(fingerprint, &app.app.digest, dirty);
+            describe(&head.commit.subject, &recorded, &run, ci_url.as_deref())
+        });
+        let base_source = judged.decision.base_source.as_ref().map(ToString::to_string).unwrap_or_default();
+        targets.push(TargetFacts {
+            decision,
+            reasons: reasons(&judged.decision),
+            base: judged.decision.base.clone(),
+            base_source,
+            live: judged.live.as_ref().and_then(|live| live.as_ref().ok()).and_then(planned_live),
+            description: description.unwrap_or_default(),
+            target: judged.target,
+            config: judged.config,
+        });
+    }
+    let racks = world.racks().into_iter();
+    let racks = racks.map(|rack| RackFacts { rack: rack.name.clone(), after: rack.after.clone(), registry_cache: rack.registry_cache });
+    Ok(Facts {
+        run,
+        head: head.clone(),
+        apps,
+        racks: racks.collect(),
+        targets,
+        existing: Existing::default(),
+        notes: judgement.notes,
+        ci_url,
+    })
+}
+
+/// The reasons of a decision, a line each.
+pub(super) fn reasons(decision: &verdict::Decision) -> Vec<String> {
+    decision.reasons.iter().map(ToString::to_string).collect()
+}
+
+/// What the verdict means for a plan; `None` for an app that is gone.
+fn decision(judged: &Judged) -> Option<Decision> {
+    // Whatever the verdict: a rack that cannot be asked cannot be released to.
+    if let Some(Err(error)) = &judged.live {
+        let class = match error {
+            RackError::Login { .. } => FailureClass::RackLogin,
+            RackError::Unreachable { .. } | RackError::Timeout { .. } => FailureClass::RackUnreachable,
+            _ => FailureClass::Rack,
+        };
+        return Some(Decision::Failed { class, message: error.to_string(), hint: error.hint() });
+    }
+    Some(match &judged.decision.verdict {
+        Verdict::Deploy => Decision::Release,
+        Verdict::UpToDate => Decision::UpToDate,
+        Verdict::Held { from } => Decision::Held { from: from.clone() },
+        Verdict::Stale { live } => Decision::Stale { live: live.clone() },
+        Verdict::Refused { why } => Decision::Failed { class: FailureClass::Guard, message: why.to_string(), hint: None },
+        Verdict::Removed => return None,
+    })
+}
+
+fn planned_live(live: &Live) -> Option<PlannedLive> {
+    let release = live.release.as_ref()?;
+    let build = release.build.as_ref();
+    Some(PlannedLive {
+        release: release.id.clone(),
+        commit: build.and_then(|build| build.commit.clone()),
+        fingerprint: build.and_then(|build| fingerprint_in(&build.description)),
+        manifest: build.map(|build| build.manifest.clone()).unwrap_or_default(),
+        running: live.status == AppStatus::Running,
+    })
+}
+
+/// What the registries have of the images that are to be released: one question per repository.
+pub(super) async fn existing(facts: &Facts, registry: &dyn Registry) -> Result<Existing> {
+    let mut wanted: BTreeMap<Repository, BTreeSet<String>> = BTreeMap::new();
+    let mut pairs = Vec::new();
+    for app in facts.apps.iter() {
+        let released = facts.targets.iter().any(|target| target.target.app == app.app.name && target.decision == Decision::Release);
+        let Some(fingerprint) = app.fingerprint.as_ref().filter(|_| released) else { continue };
+        for (_, place) in planner::places(app)? {
+            let content = place.fingerprint_tag(fingerprint);
+            wanted.entry(place.repository.clone()).or_default().extend([place.commit_tag.clone(), content.clone()]);
+            pairs.push((place.repository, place.commit_tag, content));
+        }
+    }
+    let answers: Vec<(Repository, Result<_, RegistryError>)> = stream::iter(wanted)
+        .map(|(repository, tags)| async move {
+            let tags: Vec<String> = tags.into_iter().collect();
+            let found = registry.find(&repository, &tags).await;
+            (repository, found)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let mut existing = Existing::default();
+    for (repository, found) in answers {
+        let found: BTreeMap<String, Digest> = found.map_err(registry_error)?;
+        for (tag, digest) in found {
+            existing.tags.insert((repository.clone(), tag), digest);
+        }
+    }
+    for (repository, commit, content) in pairs {
+        let tag = |tag: String| existing.tags.get(&(repository.clone(), tag));
+        let Some(digest) = tag(commit).cloned() else { continue };
+        if tag(content) != Some(&digest) {
+            let labels = registry.labels(&repository, &digest).await.map_err(registry_error)?;
+            let says = labels.get(FINGERPRINT_LABEL).map(|says| says.split(' ').map(str::to_owned).collect()).unwrap_or_default();
+            existing.fingerprints.insert((repository, digest), says);
+        }
+    }
+    Ok(existing)
+}
+
+/// A registry's error outside of a run: the registry cannot be used.
+pub(super) fn registry_error(error: RegistryError) -> Error {
+    let hint = error.hint();
+    let error = Error::unusable(error.to_string());
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}

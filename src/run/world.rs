@@ -1,0 +1,127 @@
+//! What a command works on: the repository, the configuration, the selected apps and the way to the racks.
+
+use crate::changes::{self, Head, History};
+use crate::cli::{Global, Selection};
+use crate::config::{self, App, Config, RackConfig, Selected, TargetConfig};
+use crate::error::{Error, Result};
+use crate::names::{AppName, RackName, RepoPath, Target};
+use crate::rack::convox::Convox;
+use crate::rack::{Rack, RackError, login};
+use crate::registry::registries::Registries;
+use crate::secret::Redactor;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Looks up an environment variable.
+pub(super) type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What a command works on.
+pub(super) struct World {
+    pub(super) env: Env,
+    pub(super) history: Arc<dyn History>,
+    pub(super) head: Head,
+    pub(super) config: Arc<Config>,
+    pub(super) selected: Vec<Selected>,
+    /// What no output may show; registries add their logins as they come up.
+    pub(super) redactor: Redactor,
+}
+
+/// The environment of the process.
+pub(super) fn environment() -> Env {
+    Arc::new(|name: &str| std::env::var(name).ok())
+}
+
+/// The user's home directory.
+pub(super) fn home(env: &Env) -> Option<PathBuf> {
+    env("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
+/// The directory the command works in.
+pub(super) fn here(global: &Global) -> Result<PathBuf> {
+    let dir = match &global.directory {
+        Some(dir) => dir.clone(),
+        None => std::env::current_dir().map_err(|error| Error::unusable("the current directory cannot be read").because(error))?,
+    };
+    dir.canonicalize().map_err(|error| Error::config(format!("directory `{}` cannot be opened", dir.display())).because(error))
+}
+
+impl World {
+    /// Opens the repository and reads the configuration.
+    pub(super) fn open(global: &Global, selection: &Selection) -> Result<Self> {
+        let env = environment();
+        let here = here(global)?;
+        let history = changes::open(&here)?;
+        let head = history.head()?;
+        let config = config::load(&here, history.root(), global.config.as_deref(), &*env)?;
+        let root = history.root().canonicalize().unwrap_or_else(|_| history.root().to_owned());
+        let inside = here.strip_prefix(&root).unwrap_or(Path::new(""));
+        let inside = RepoPath::from_git(std::os::unix::ffi::OsStrExt::as_bytes(inside.as_os_str()));
+        let selected = config::select(&config, &selection.apps, &selection.racks, &inside)?;
+        Ok(Self { env, history, head, config: Arc::new(config), selected, redactor: Redactor::default() })
+    }
+
+    /// The selected apps.
+    pub(super) fn apps(&self) -> impl Iterator<Item = &App> {
+        self.selected.iter().map(|selected| &self.config.apps[selected.app])
+    }
+
+    /// The selected targets.
+    pub(super) fn targets(&self) -> impl Iterator<Item = (&App, &TargetConfig)> {
+        self.selected.iter().flat_map(|selected| {
+            let app = &self.config.apps[selected.app];
+            selected.targets.iter().map(move |target| (app, &app.targets[*target]))
+        })
+    }
+
+    /// The racks of the selected targets, in the order of the configuration.
+    pub(super) fn racks(&self) -> Vec<&RackConfig> {
+        self.config.racks.values().filter(|rack| self.targets().any(|(_, target)| target.rack == rack.name)).collect()
+    }
+
+    /// The registries, found through their ordinary settings.
+    pub(super) fn registries(&self) -> Arc<Registries> {
+        Arc::new(Registries::new(self.config.registries.clone(), Arc::clone(&self.env), self.redactor.clone()))
+    }
+
+    /// A client for each of the selected racks; nothing is sent yet.
+    pub(super) fn rack_clients(&self) -> Result<BTreeMap<RackName, Arc<dyn Rack>>> {
+        let home = home(&self.env);
+        let mut clients: BTreeMap<RackName, Arc<dyn Rack>> = BTreeMap::new();
+        for rack in self.racks() {
+            let login = login::resolve(rack, &*self.env, home.as_deref())?;
+            let client = Convox::new(rack, login, rack.poll).map_err(rack_error)?;
+            clients.insert(rack.name.clone(), Arc::new(client));
+        }
+        Ok(clients)
+    }
+
+    /// The page of the CI job, as the CI's own variables tell it.
+    pub(super) fn ci_url(&self) -> Option<String> {
+        let env = |name: &str| (self.env)(name).filter(|value| !value.is_empty());
+        if let (Some(server), Some(repository), Some(run)) = (env("GITHUB_SERVER_URL"), env("GITHUB_REPOSITORY"), env("GITHUB_RUN_ID")) {
+            return Some(format!("{server}/{repository}/actions/runs/{run}"));
+        }
+        ["CI_JOB_URL", "BUILDKITE_BUILD_URL", "CIRCLE_BUILD_URL", "BUILD_URL"].into_iter().find_map(env)
+    }
+}
+
+/// A rack's error outside of a run: the rack cannot be used.
+pub(super) fn rack_error(error: RackError) -> Error {
+    let hint = error.hint();
+    let error = Error::unusable(error.to_string());
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// The target of an app and one of its racks.
+pub(super) fn target(app: &App, on: &TargetConfig) -> Target {
+    Target { app: app.name.clone(), rack: on.rack.clone() }
+}
+
+/// Names in a list for people: `a`, `b` and `c`.
+pub(super) fn listed<'n>(names: impl IntoIterator<Item = &'n AppName>) -> String {
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
