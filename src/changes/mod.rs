@@ -5,7 +5,6 @@
 //! app's inputs are, `verdict` decides. Every verdict carries all its reasons, for the apps left out too.
 
 pub mod affected;
-mod affected;
 pub mod base;
 pub mod description;
 pub mod dockerfile;
