@@ -28,7 +28,8 @@ impl Convox {
     ) -> Result<wire::Build, RackError> {
         let mut log = BuildLog::default();
         let mut stream = None;
-        let mut refused_at: Option<Instant> = None;
+        // A stream that was refused or ended early is asked for again, but not all the time.
+        let mut open_from = Instant::now();
         let mut next_look = Instant::now();
         loop {
             tokio::select! {
@@ -36,18 +37,14 @@ impl Convox {
                 () = cancel.cancelled() => return Err(RackError::Cancelled),
                 () = tokio::time::sleep_until(next_look) => {}
                 piece = next(&mut stream) => {
-                    match piece {
-                        Some(Piece::Output(bytes)) => log.show(&bytes, progress),
-                        Some(Piece::Refused(_)) => {
-                            stream = None;
-                            refused_at = Some(Instant::now());
-                        }
-                        None => {
-                            stream = None;
-                            // The log's end is most often the build's.
-                            next_look = next_look.min(Instant::now() + self.poll / 5);
-                        }
+                    if let Some(Piece::Output(bytes)) = &piece {
+                        log.show(bytes, progress);
+                        continue;
                     }
+                    stream = None;
+                    open_from = Instant::now() + self.poll;
+                    // The log's end is most often the build's.
+                    next_look = next_look.min(Instant::now() + self.poll / 5);
                     continue;
                 }
             }
@@ -66,8 +63,9 @@ impl Convox {
             };
             match build.status.as_str() {
                 "complete" | "failed" => return self.finish(app, id, build, stream, log, progress).await,
-                "running" if stream.is_none() && refused_at.is_none_or(|at| at.elapsed() >= self.poll) => {
+                "running" if stream.is_none() && Instant::now() >= open_from => {
                     log.start_over();
+                    open_from = Instant::now() + self.poll;
                     let options = [("Follow", "true".to_owned())];
                     let path = ["apps", app, "builds", id.as_str(), "logs"];
                     tokio::select! {

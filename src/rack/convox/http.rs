@@ -12,6 +12,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue,
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -110,6 +111,9 @@ pub(super) enum Body<'a> {
 pub(super) struct Http {
     client: reqwest::Client,
     base: Url,
+    /// The console's session, for racks behind it; the console asks for one when it wants one.
+    session: Mutex<Option<Secret>>,
+    relayed: bool,
     /// The first wait before a call is repeated; each next one is twice as long.
     backoff: Duration,
 }
@@ -145,7 +149,7 @@ impl Http {
             builder = builder.no_proxy();
         }
         let client = builder.build().map_err(|error| chain(&error))?;
-        Ok(Self { client, base: login.url.clone(), backoff })
+        Ok(Self { client, base: login.url.clone(), session: Mutex::default(), relayed: login.relayed.is_some(), backoff })
     }
 
     /// Reads an object.
@@ -214,21 +218,60 @@ impl Http {
         body: Body<'_>,
         limit: Duration,
     ) -> Result<Vec<u8>, CallError> {
-        let mut request = self.client.request(method, self.url(path)).timeout(limit);
-        if !query.is_empty() {
-            request = request.query(query);
-        }
-        request = match body {
-            Body::Empty => request,
-            Body::Form(fields) => request.form(fields),
-            Body::Raw(bytes) => request.header(reqwest::header::CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec()),
+        let request = || {
+            let mut request = self.client.request(method.clone(), self.url(path)).timeout(limit);
+            if !query.is_empty() {
+                request = request.query(query);
+            }
+            match body {
+                Body::Empty => request,
+                Body::Form(fields) => request.form(fields),
+                Body::Raw(bytes) => request.header(reqwest::header::CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec()),
+            }
         };
-        let response = request.send().await.map_err(|error| transport(&error))?;
-        let status = response.status();
-        if status.is_success() {
-            return response.bytes().await.map(|bytes| bytes.to_vec()).map_err(|error| CallError::Lost { message: chain(&error) });
+        match self.send(request()).await {
+            // The console has passed nothing on, so the call can be sent again.
+            Err(Refusal { error, session: Some(path) }) if self.relayed => {
+                if !self.begin_session(&path).await {
+                    return Err(error);
+                }
+                self.send(request()).await.map_err(|refusal| refusal.error)
+            }
+            answer => answer.map_err(|refusal| refusal.error),
         }
-        Err(answered(response).await)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>, Refusal> {
+        let lost = |error: &reqwest::Error| Refusal { error: CallError::Lost { message: chain(error) }, session: None };
+        let response = self.in_session(request).send().await.map_err(|error| Refusal { error: transport(&error), session: None })?;
+        if response.status().is_success() {
+            return response.bytes().await.map(|bytes| bytes.to_vec()).map_err(|error| lost(&error));
+        }
+        let demand = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+        let session = demand.and_then(session_path).map(str::to_owned);
+        Err(Refusal { error: answered(response).await, session })
+    }
+
+    fn in_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*session {
+            Some(session) => request.header("session", session.expose()),
+            None => request,
+        }
+    }
+
+    /// Gets a session from the console, which asks for one with `WWW-Authenticate: Session`. False when there is none to be had.
+    async fn begin_session(&self, path: &str) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Session {
+            id: String,
+        }
+        // The password goes to the console's own host only.
+        let Some(url) = self.base.join(path).ok().filter(|url| url.origin() == self.base.origin()) else { return false };
+        let Ok(bytes) = self.send(self.client.post(url).timeout(READ)).await else { return false };
+        let Ok(session) = parse::<Session>(&bytes) else { return false };
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(Secret::new(session.id));
+        true
     }
 
     /// Opens a websocket: the connection after the rack has said 101. `headers` are the stream's options.
@@ -247,7 +290,7 @@ impl Http {
             request = request.header(*name, value);
         }
         let open = async {
-            let response = request.send().await.map_err(|error| transport(&error))?;
+            let response = self.in_session(request).send().await.map_err(|error| transport(&error))?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 return Err(answered(response).await);
             }
@@ -267,6 +310,18 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CallError> {
     serde_json::from_slice(bytes).map_err(|error| CallError::Lost {
         message: format!("the answer is not the JSON a rack sends (line {}, column {})", error.line(), error.column()),
     })
+}
+
+/// A call that got no good answer, and the path where the console gives the session it asks for.
+struct Refusal {
+    error: CallError,
+    session: Option<String>,
+}
+
+/// The path of `Session path="P" token="false"`. With `token="true"` a hardware token would be needed.
+fn session_path(demand: &str) -> Option<&str> {
+    let fields = demand.strip_prefix("Session ").filter(|fields| fields.contains("token=\"false\""))?;
+    fields.split_once("path=\"")?.1.split_once('"').map(|(path, _)| path)
 }
 
 /// An error answer: its text or the JSON around it, the console's demand for a session, nothing of a balancer's page.

@@ -59,6 +59,25 @@ async fn errors_are_told_apart() {
 }
 
 #[tokio::test]
+async fn the_console_is_given_the_rack_and_the_session_it_asks_for() {
+    let script = v3()
+        .on("GET /apps", [Reply::Demand("Session path=\"/session\" token=\"false\""), ok(json!([]))])
+        .on("POST /session", [ok(json!({"id": "s-1"}))]);
+    let server = script.serve().await;
+    let login = RackLogin { relayed: Some("acme/prod".to_owned()), ..login("http", &server.host) };
+    let console = Convox::new(&config(None), login, Duration::from_millis(20)).unwrap();
+    console.apps().await.unwrap();
+    let seen = server.seen();
+    assert!(seen.iter().all(|seen| seen.headers["rack"] == "acme/prod"), "{seen:?}");
+    assert_eq!(seen.last().unwrap().headers["session"], "s-1");
+
+    let server = v3().on("GET /apps", [Reply::Demand("Session path=\"/session\" token=\"true\"")]).serve().await;
+    let error = client(&server).apps().await.unwrap_err();
+    assert!(error.to_string().contains("use a deploy key"), "{error}");
+    assert!(server.changes().is_empty());
+}
+
+#[tokio::test]
 async fn a_rack_is_known_by_its_answer() {
     let info = async |script: Script| client(&script.serve().await).info().await;
     assert_eq!(info(v2()).await.unwrap().major, 2);

@@ -19,6 +19,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub enum Reply {
     Json(u16, Value),
     Text(u16, &'static str),
+    /// 401 with this `WWW-Authenticate`.
+    Demand(&'static str),
     /// The connection is closed once the request was read.
     Cut,
     /// A websocket that sends these messages.
@@ -176,6 +178,9 @@ async fn answer(mut request: Request<Incoming>, state: Arc<Mutex<State>>) -> io:
     match (reply, upgrade) {
         (Some(Reply::Json(status, value)), _) => plain(status, "application/json", format!("{value:#}\n")),
         (Some(Reply::Text(status, text)), _) => plain(status, "text/plain", text.to_owned()),
+        (Some(Reply::Demand(demand)), _) => {
+            Response::builder().status(401).header("www-authenticate", demand).body(Full::default()).map_err(io::Error::other)
+        }
         (Some(Reply::Cut), _) => Err(io::Error::other("cut")),
         (Some(Reply::Socket(messages)), Some(upgrade)) => {
             tokio::spawn(async move {
