@@ -1,6 +1,6 @@
 //! What a rack is and what runs there: reads only.
 
-use super::http::CallError;
+use super::failure::CallError;
 use super::{Convox, wire};
 use crate::names::{BuildId, ReleaseId};
 use crate::rack::{AppStatus, Live, LiveBuild, LiveRelease, NewerRelease, RackError, RackInfo};

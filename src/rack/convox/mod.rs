@@ -1,6 +1,6 @@
 //! Real racks, version 2 (ECS) and version 3 (Kubernetes), over their HTTP API.
 //!
-//! `http` makes calls and tells failures apart, `socket` reads log streams, `wire` has the objects. On top of them: `live`
+//! `http` makes calls, `failure` tells failures apart, `socket` reads log streams, `wire` has the objects. On top of them: `live`
 //! (what runs), `stage` (from a manifest to a release; `build_log`, `deliver` and `release` are its parts) and `promote`
 //! (from a release to what is live; `evidence` gathers what a rolled back one leaves). Facts about racks are from the
 //! sources of `convox/rack` 20260421192651 and `convox/convox` 3.24.9.
@@ -10,6 +10,7 @@
 mod build_log;
 mod deliver;
 mod evidence;
+mod failure;
 mod http;
 mod live;
 mod promote;
@@ -27,7 +28,8 @@ use crate::config::RackConfig;
 use crate::event::Progress;
 use crate::names::{RackName, ReleaseId};
 use crate::secret::Secret;
-use http::{CallError, Http};
+use failure::CallError;
+use http::Http;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;

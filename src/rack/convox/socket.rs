@@ -5,7 +5,8 @@
 //! The end of a stream is an empty binary message; the rack closes nothing after it. It answers no ping either: one is sent
 //! every few seconds only to keep balancers from closing the connection.
 
-use super::http::{CallError, Http};
+use super::failure::CallError;
+use super::http::Http;
 use reqwest::Upgraded;
 use std::io::Cursor;
 use std::time::Duration;
