@@ -1,5 +1,6 @@
 //! Change detection on real repositories, made with the git program.
 
+use offbuild::changes::base::{self, Choice};
 use offbuild::changes::{Ancestry, ChangeKind, History, git::Git};
 use offbuild::names::{CommitId, RepoPath};
 use std::ffi::OsStr;
@@ -449,4 +450,80 @@ fn many_threads_ask_at_once() {
             }
         });
     }
+}
+
+/// `choose` in one line: what was found and the notes.
+fn chosen(repo: &Path, flag: Option<&str>, variables: &[(&str, &str)]) -> String {
+    let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let sources = base::sources(flag, &environment, None);
+    let answers: Vec<String> = readers(repo)
+        .iter()
+        .map(|reader| {
+            let head = reader.head().unwrap().commit.id;
+            let (text, notes) = match base::choose(reader.as_ref(), &head, &sources).unwrap() {
+                Choice::Found(base) => (format!("{} from {}", reader.commit(&base.commit).unwrap().subject, base.source), base.notes),
+                Choice::Unreachable(missing) => {
+                    let fetch = missing.fetch.map(|fetch| format!("; {fetch}")).unwrap_or_default();
+                    (format!("unreachable {}: {}{fetch}", missing.wanted, missing.why), missing.notes)
+                }
+            };
+            notes.iter().fold(text, |text, note| format!("{text} | {note}"))
+        })
+        .collect();
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
+    answers[0].clone()
+}
+
+#[test]
+fn the_base_is_the_first_source_that_exists() {
+    const ZERO: &str = "0000000000000000000000000000000000000000";
+    const GONE: &str = "1234567890123456789012345678901234567890";
+    let origin = Repo::new();
+    origin.commit("root");
+    let before = origin.commit("before");
+    origin.commit("pushed");
+    origin.git(&["branch", "orphan"]);
+    origin.git(&["checkout", "-q", "--orphan", "unrelated"]);
+    let unrelated = origin.commit("unrelated");
+    origin.git(&["checkout", "-q", "main"]);
+    let clone = origin.clone("ci", &[]);
+    let (before, unrelated) = (before.as_str(), unrelated.as_str());
+    // On the default branch.
+    assert_eq!(chosen(&clone, None, &[]), "pushed from merge base with `origin/HEAD`");
+    assert_eq!(chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", before)]), "before from `CI_COMMIT_BEFORE_SHA`");
+    assert_eq!(
+        chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", GONE)]),
+        format!(
+            "unreachable `CI_COMMIT_BEFORE_SHA`: `{GONE}` is not in this repository (force push, or not fetched); git fetch origin {GONE} \
+             | `CI_COMMIT_BEFORE_SHA` passed over: `{GONE}` is not in this repository (force push, or not fetched)"
+        ),
+        "its own tip is no base when a better one was named"
+    );
+    assert_eq!(chosen(&clone, Some("HEAD~1"), &[("OFFBUILD_BASE", GONE)]), "before from `--base HEAD~1`");
+    assert_eq!(
+        chosen(&clone, Some("nope"), &[("OFFBUILD_BASE", before)]),
+        "unreachable `--base nope`: `nope` is not in this repository (force push, or not fetched); \
+         git fetch origin --tags '+refs/heads/*:refs/remotes/origin/*'"
+    );
+    assert_eq!(chosen(&clone, Some(unrelated), &[]), format!("unreachable `--base {unrelated}`: it has no commit in common with HEAD"));
+    // On a new branch.
+    git(&clone, &["checkout", "-q", "-b", "topic"]);
+    git(&clone, &["commit", "-q", "--allow-empty", "-m", "topic"]);
+    assert_eq!(
+        chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", ZERO)]),
+        "pushed from merge base with `origin/HEAD` | `CI_COMMIT_BEFORE_SHA` passed over: it is the zero id: there was nothing before"
+    );
+    // A base that went on meanwhile: the commit both have.
+    git(&clone, &["checkout", "-q", "-b", "late", before]);
+    git(&clone, &["commit", "-q", "--allow-empty", "-m", "late"]);
+    let answer = chosen(&clone, None, &[("CHANGE_TARGET", "main")]);
+    assert!(answer.starts_with("before from `CHANGE_TARGET` (main) | ") && answer.contains("is no ancestor of HEAD"), "{answer}");
+    // Shallow.
+    let shallow = origin.clone("shallow-ci", &["--depth", "1"]);
+    assert_eq!(
+        chosen(&shallow, Some(before), &[]),
+        format!("unreachable `--base {before}`: `{before}` is not in this shallow clone; git fetch --unshallow origin")
+    );
+    git(&shallow, &["fetch", "-q", "--unshallow", "origin"]);
+    assert_eq!(chosen(&shallow, Some(before), &[]), format!("before from `--base {before}`"));
 }
