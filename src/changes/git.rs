@@ -6,6 +6,7 @@
 //!
 //! It does not fetch, write objects or touch the index.
 
+use super::gitcli::GitCli;
 use super::{Ancestry, Change, CommitInfo, Head, History, TreeEntry, tree, worktree};
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
@@ -21,17 +22,22 @@ pub struct Git {
 }
 
 impl Git {
-    /// Opens the repository that `dir` lies in.
+    /// Opens the repository that `dir` lies in; `None` when it is of a kind that only the git program reads (reftable, SHA-256
+    /// objects, a sparse index, a clone without trees).
     ///
-    /// Fails when there is none, when it has no work tree, when it belongs to another user, and when it is of a kind that
-    /// libgit2 cannot read (reftable, SHA-256 objects).
-    pub fn open(dir: &Path) -> Result<Self> {
-        let repo = Repository::discover(dir).map_err(|error| not_opened(dir, &error))?;
+    /// Fails when there is none, when it has no work tree and when it belongs to another user.
+    pub fn open(dir: &Path) -> Result<Option<Self>> {
+        let repo = match Repository::discover(dir) {
+            Ok(repo) if is_partial(&repo) => return Ok(None),
+            Ok(repo) => repo,
+            Err(error) if error.class() == ErrorClass::Repository && is_unreadable(&error) => return Ok(None),
+            Err(error) => return Err(not_opened(dir, &error)),
+        };
         let Some(root) = repo.workdir().map(Path::to_owned) else {
             return Err(Error::unusable(format!("`{}` is a bare repository; offbuild needs its files checked out", repo.path().display()))
                 .hint("run it in a clone or in a worktree: `git worktree add ../deploy`"));
         };
-        Ok(Self { root, idle: Mutex::new(vec![repo]) })
+        Ok(Some(Self { root, idle: Mutex::new(vec![repo]) }))
     }
 
     /// Runs `work` with a handle nobody else uses meanwhile.
@@ -56,9 +62,7 @@ impl History for Git {
     fn head(&self) -> Result<Head> {
         self.with(|repo| {
             let head = repo.head().map_err(|error| match error.code() {
-                ErrorCode::UnbornBranch | ErrorCode::NotFound => {
-                    Error::unusable("the repository has no commit yet").hint("commit what is to be deployed: `git add -A && git commit`")
-                }
+                ErrorCode::UnbornBranch | ErrorCode::NotFound => super::no_commit_yet(),
                 _ => failed("HEAD cannot be read", &error),
             })?;
             let commit = head.peel_to_commit().map_err(|error| failed("HEAD names no commit", &error))?;
@@ -192,27 +196,37 @@ fn is_filled(file: &Path) -> bool {
 
 fn not_opened(dir: &Path, error: &git2::Error) -> Error {
     let shown = dir.display();
-    match (error.code(), error.class()) {
-        (ErrorCode::NotFound, _) => {
+    match error.code() {
+        ErrorCode::NotFound => {
             Error::unusable(format!("`{shown}` is not in a git repository")).hint("offbuild compares commits: run it in a clone")
         }
-        (ErrorCode::Owner, _) => {
+        ErrorCode::Owner => {
             let root = dir.ancestors().find(|dir| dir.join(".git").exists()).unwrap_or(dir);
             Error::unusable(format!("the repository at `{}` belongs to another user", root.display()))
                 .because(error.message())
                 .hint(format!("if you trust it: `git config --global --add safe.directory {}`", root.display()))
-        }
-        (_, ErrorClass::Repository) if is_unreadable(error) => {
-            Error::unusable(format!("the repository of `{shown}` is of a kind that only the git program reads"))
-                .because(error.message())
-                .hint("install git, or clone again with `--ref-format=files --object-format=sha1`")
         }
         _ => failed(format!("the repository of `{shown}` cannot be opened"), error),
     }
 }
 
 /// True for what the git program reads and libgit2 does not: reftable, SHA-256 objects, extensions to come.
-pub(super) fn is_unreadable(error: &git2::Error) -> bool {
+fn is_unreadable(error: &git2::Error) -> bool {
     let text = error.message();
     text.contains("unsupported extension") || text.contains("unknown object format") || text.contains("repository version")
+}
+
+/// True when libgit2 opens it but would stumble later: over directories in the index, or over trees that were never fetched.
+fn is_partial(repo: &Repository) -> bool {
+    let Ok(config) = repo.config() else { return false };
+    if config.get_bool("index.sparse").unwrap_or(false) && config.get_bool("core.sparsecheckout").unwrap_or(false) {
+        return true;
+    }
+    let Ok(mut filters) = config.entries(Some(r"^remote\..*\.partialclonefilter$")) else { return false };
+    while let Some(Ok(filter)) = filters.next() {
+        if filter.value().is_ok_and(|value| value.contains("tree:")) {
+            return true;
+        }
+    }
+    false
 }

@@ -10,6 +10,7 @@ pub mod description;
 pub mod dockerfile;
 pub mod fingerprint;
 pub mod git;
+pub mod gitcli;
 pub mod inputs;
 pub mod survey;
 mod tree;
@@ -22,11 +23,14 @@ use serde::Serialize;
 use std::sync::Arc;
 use time::OffsetDateTime;
 
-/// Opens the repository that `dir` lies in.
+/// Opens the repository that `dir` lies in, through libgit2 or, where that cannot read it, through the git program.
 ///
 /// What is cached from history stays as it was when it was read: open again after a fetch.
 pub fn open(dir: &std::path::Path) -> crate::error::Result<Arc<dyn History>> {
-    Ok(Arc::new(git::Git::open(dir)?))
+    match git::Git::open(dir)? {
+        Some(git) => Ok(Arc::new(git)),
+        None => Ok(Arc::new(gitcli::GitCli::open(dir)?)),
+    }
 }
 
 /// How a path changed.
@@ -197,6 +201,10 @@ impl std::fmt::Display for ChangeKind {
             Self::Deleted => "deleted",
         })
     }
+}
+
+fn no_commit_yet() -> crate::error::Error {
+    crate::error::Error::unusable("the repository has no commit yet").hint("commit what is to be deployed: `git add -A && git commit`")
 }
 
 /// How `one` stands to another commit `two`, told by their best common ancestor.

@@ -16,6 +16,12 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+/// Git's mode of a link.
+pub(super) const LINK: u32 = 0o120_000;
+
+/// Git's mode of a submodule.
+pub(super) const SUBMODULE: u32 = 0o160_000;
+
 /// The index's flag for paths outside a sparse checkout.
 const SKIP_WORKTREE: u16 = 1 << 14;
 
@@ -75,15 +81,14 @@ pub(super) fn hash(repo: &Repository, path: &RepoPath) -> Result<Option<TreeEntr
     let Some(root) = repo.workdir() else { return Ok(None) };
     let Some(metadata) = metadata(root, path)? else { return Ok(None) };
     let full = path.under(root);
-    let unreadable = |error: std::io::Error| Error::unusable(format!("`{path}` cannot be read")).because(error);
     let (mode, id) = if metadata.is_symlink() {
-        let target = std::fs::read_link(&full).map_err(unreadable)?.into_os_string().into_vec();
-        (0o120_000, Oid::hash_object(ObjectType::Blob, &target).map_err(|error| failed(format!("`{path}` cannot be hashed"), &error))?)
+        let target = link_target(path, &full)?;
+        (LINK, Oid::hash_object(ObjectType::Blob, &target).map_err(|error| failed(format!("`{path}` cannot be hashed"), &error))?)
     } else if metadata.is_file() {
         (file_mode(repo, path, &metadata), hash_file(repo, path, &full)?)
     } else if metadata.is_dir() {
         match hash_submodule(repo, path, &full)? {
-            Some(id) => (0o160_000, id),
+            Some(id) => (SUBMODULE, id),
             None => return Ok(None),
         }
     } else {
@@ -93,7 +98,7 @@ pub(super) fn hash(repo: &Repository, path: &RepoPath) -> Result<Option<TreeEntr
 }
 
 /// What is at `path`, or `None`. What lies behind a link is not in the repository, so a link on the way counts as nothing.
-fn metadata(root: &Path, path: &RepoPath) -> Result<Option<Metadata>> {
+pub(super) fn metadata(root: &Path, path: &RepoPath) -> Result<Option<Metadata>> {
     let mut current = root.to_owned();
     let mut found = None;
     for part in path.parts() {
@@ -110,10 +115,21 @@ fn metadata(root: &Path, path: &RepoPath) -> Result<Option<Metadata>> {
     Ok(found)
 }
 
+/// Where the link at `path` points to, as it is stored.
+pub(super) fn link_target(path: &RepoPath, full: &Path) -> Result<Vec<u8>> {
+    let target = std::fs::read_link(full).map_err(|error| Error::unusable(format!("`{path}` cannot be read")).because(error))?;
+    Ok(target.into_os_string().into_vec())
+}
+
+/// True when git would store the file as executable.
+pub(super) fn is_executable(metadata: &Metadata) -> bool {
+    metadata.permissions().mode() & 0o100 != 0
+}
+
 fn file_mode(repo: &Repository, path: &RepoPath, metadata: &Metadata) -> u32 {
     let trusted = repo.config().and_then(|config| config.get_bool("core.filemode")).unwrap_or(true);
     if trusted {
-        return if metadata.permissions().mode() & 0o100 != 0 { 0o100_755 } else { 0o100_644 };
+        return if is_executable(metadata) { 0o100_755 } else { 0o100_644 };
     }
     let known = repo.index().ok().and_then(|index| index.get_path(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())), 0));
     known.map(|entry| entry.mode).filter(|mode| mode & 0o170_000 == 0o100_000).unwrap_or(0o100_644)
@@ -218,7 +234,7 @@ fn hash_submodule(outer: &Repository, path: &RepoPath, full: &Path) -> Result<Op
     if full.join(".git").symlink_metadata().is_err() {
         // A submodule that is not checked out is an empty directory: it is as the index has it.
         let known = outer.index().ok().and_then(|index| index.get_path(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())), 0));
-        return Ok(known.filter(|entry| entry.mode == 0o160_000).map(|entry| entry.id));
+        return Ok(known.filter(|entry| entry.mode == SUBMODULE).map(|entry| entry.id));
     }
     let inner = Repository::open(full).map_err(wrong)?;
     let at = inner.head().ok().and_then(|head| head.target()).unwrap_or(Oid::ZERO_SHA1);
@@ -226,13 +242,23 @@ fn hash_submodule(outer: &Repository, path: &RepoPath, full: &Path) -> Result<Op
     if changes.is_empty() {
         return Ok(Some(at));
     }
+    let text = submodule_state(&at.to_string(), &changes, |path| hash(&inner, path))?;
+    Oid::hash_object(ObjectType::Blob, &text).map(Some).map_err(wrong)
+}
+
+/// What stands for a submodule that is at commit `at` and has changes of its own.
+pub(super) fn submodule_state(
+    at: &str,
+    changes: &[Change],
+    mut hash: impl FnMut(&RepoPath) -> Result<Option<TreeEntry>>,
+) -> Result<Vec<u8>> {
     let mut text = format!("{at}\n").into_bytes();
     for change in changes {
-        let entry = hash(&inner, &change.path)?;
+        let entry = hash(&change.path)?;
         text.extend_from_slice(entry.map_or_else(|| "-".to_owned(), |entry| format!("{:o} {}", entry.mode, entry.id)).as_bytes());
         text.push(b' ');
         text.extend_from_slice(change.path.as_bytes());
         text.push(0);
     }
-    Oid::hash_object(ObjectType::Blob, &text).map(Some).map_err(wrong)
+    Ok(text)
 }

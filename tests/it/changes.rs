@@ -1,7 +1,7 @@
 //! Change detection on real repositories, made with the git program.
 
 use offbuild::changes::base::{self, Choice};
-use offbuild::changes::{Ancestry, ChangeKind, History, git::Git};
+use offbuild::changes::{Ancestry, ChangeKind, History, git::Git, gitcli::GitCli};
 use offbuild::names::{CommitId, RepoPath};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -84,7 +84,7 @@ fn git(dir: &Path, args: &[&str]) -> String {
 
 /// Every reader of repositories; each has to give the same answers.
 fn readers(dir: &Path) -> Vec<Box<dyn History>> {
-    vec![Box::new(Git::open(dir).unwrap())]
+    vec![Box::new(Git::open(dir).unwrap().unwrap()), Box::new(GitCli::open(dir).unwrap())]
 }
 
 /// `A path`, `M path`, `D path` on a line each.
@@ -428,7 +428,7 @@ fn what_is_no_usable_repository_is_said() {
     let error = Git::open(dir.path()).err().unwrap();
     assert!(error.message.ends_with("is not in a git repository"), "{error}");
     let repo = Repo::new();
-    let error = Git::open(&repo.root).unwrap().head().unwrap_err();
+    let error = Git::open(&repo.root).unwrap().unwrap().head().unwrap_err();
     assert_eq!(error.message, "the repository has no commit yet");
     repo.commit("one");
     let bare = repo.clone("bare", &["--bare"]);
