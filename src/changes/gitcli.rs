@@ -39,6 +39,7 @@ impl GitCli {
     fn output(&self, args: &[&str], paths: &[&OsStr], input: Option<&[u8]>) -> Result<Output> {
         let mut command = Command::new("git");
         command.arg("-C").arg(&self.root).args(["--no-pager", "--literal-pathspecs"]).args(args).args(paths);
+        worktree::by_place_only(&mut command);
         command.env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
         if args.first() == Some(&"rev-parse") {
             // "Is it here?" is not to be answered by fetching it.

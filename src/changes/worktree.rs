@@ -223,8 +223,16 @@ fn hash_with_program(repo: &Repository, path: &RepoPath, full: &Path) -> Option<
     hinted.push(std::ffi::OsStr::from_bytes(path.as_bytes()));
     let mut command = std::process::Command::new("git");
     command.arg("-C").arg(repo.workdir()?).arg("hash-object").arg(hinted).arg("--").arg(full);
+    by_place_only(&mut command);
     let output = command.stdin(std::process::Stdio::null()).output().ok().filter(|output| output.status.success())?;
     Oid::from_str(std::str::from_utf8(&output.stdout).ok()?.trim()).ok()
+}
+
+/// Makes git look at the repository it is started in: inside a git hook these variables name another one.
+pub(super) fn by_place_only(command: &mut std::process::Command) {
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY"] {
+        command.env_remove(name);
+    }
 }
 
 /// The commit a submodule is at; when it has changes of its own, a hash over that commit and those changes, so that it never

@@ -527,3 +527,46 @@ fn the_base_is_the_first_source_that_exists() {
     git(&shallow, &["fetch", "-q", "--unshallow", "origin"]);
     assert_eq!(chosen(&shallow, Some(before), &[]), format!("before from `--base {before}`"));
 }
+
+/// Only the git program reads these; `open` finds that out and answers all the same.
+#[test]
+fn what_libgit2_cannot_read_is_read_through_git() {
+    let filled = |repo: &Repo| {
+        repo.write("apps/a/x", "1");
+        repo.write("apps/b/x", "1");
+        let base = repo.commit("one");
+        repo.write("apps/a/x", "2");
+        (base, repo.commit("two"))
+    };
+    let check = |name: &str, dir: &Path, base: &CommitId, head: &CommitId| {
+        assert!(Git::open(dir).unwrap().is_none(), "{name}");
+        let reader = offbuild::changes::open(dir).unwrap();
+        assert_eq!(reader.head().unwrap().commit.id, *head, "{name}");
+        assert_eq!(show(&reader.changes(base, head).unwrap()), "M apps/a/x", "{name}");
+        assert_eq!(reader.ancestry(base, head).unwrap(), Ancestry::Ancestor, "{name}");
+        assert_eq!(show(&reader.dirty().unwrap()), "", "{name}");
+        assert_eq!(reader.read(base, &"apps/a/x".into()).unwrap(), Some(b"1".to_vec()), "{name}");
+        assert_eq!(reader.files(base, &"apps".into()).unwrap().len(), 2, "{name}");
+        let on_disk = reader.hash_on_disk(&"apps/a/x".into()).unwrap();
+        assert_eq!(on_disk, reader.files(head, &"apps/a/x".into()).unwrap().pop(), "{name}");
+    };
+    for option in ["--ref-format=reftable", "--object-format=sha256"] {
+        let repo = Repo::with(&[option]);
+        let (base, head) = filled(&repo);
+        check(option, &repo.root, &base, &head);
+    }
+    let repo = Repo::new();
+    let (base, head) = filled(&repo);
+    repo.git(&["config", "uploadpack.allowFilter", "true"]);
+    repo.git(&["config", "uploadpack.allowAnySHA1InWant", "true"]);
+    let treeless = repo.clone("treeless", &["--filter=tree:0"]);
+    check("tree-less clone", &treeless, &base, &head);
+    repo.git(&["sparse-checkout", "set", "--sparse-index", "apps/a"]);
+    check("sparse index", &repo.root, &base, &head);
+    repo.git(&["sparse-checkout", "disable"]);
+    // libgit2 reads a clone without contents, up to a content that is not there.
+    let blobless = repo.clone("blobless", &["--filter=blob:none"]);
+    let reader = Git::open(&blobless).unwrap().unwrap();
+    assert_eq!(show(&reader.changes(&base, &head).unwrap()), "M apps/a/x");
+    assert_eq!(reader.read(&base, &"apps/a/x".into()).unwrap(), Some(b"1".to_vec()));
+}
