@@ -1,5 +1,7 @@
 //! Change detection on real repositories, made with the git program.
 
+mod deciding;
+
 use offbuild::changes::base::{self, Choice};
 use offbuild::changes::{Ancestry, ChangeKind, History, git::Git, gitcli::GitCli};
 use offbuild::names::{CommitId, RepoPath};
