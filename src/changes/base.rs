@@ -277,7 +277,8 @@ mod tests {
         let push = format!(r#"{{"before": "{ID}", "after": "f"}}"#);
         let pull = format!(r#"{{"before": null, "pull_request": {{"base": {{"sha": "{ID}"}}}}}}"#);
         let queue = format!(r#"{{"merge_group": {{"base_sha": "{ID}"}}}}"#);
-        let table: Vec<(&str, Vec<(&str, &str)>, Option<&str>, Vec<String>)> = vec![
+        type Row<'a> = (&'a str, Vec<(&'a str, &'a str)>, Option<&'a str>, Vec<String>);
+        let table: Vec<Row<'_>> = vec![
             ("nothing", vec![], None, vec![]),
             ("empty", vec![("OFFBUILD_BASE", " "), ("GITHUB_BASE_REF", "")], None, vec![]),
             ("GitHub push", vec![github], Some(&push), vec![format!("`push.before` of GitHub's event: {ID}")]),

@@ -135,9 +135,12 @@ impl History for Git {
             if entry.kind != git2::ObjectType::Blob {
                 return Ok(None);
             }
-            let blob =
-                repo.find_blob(entry.id).map_err(|error| failed(format!("`{path}` of {} cannot be read", commit.short()), &error))?;
-            Ok(Some(blob.content().to_owned()))
+            match repo.find_blob(entry.id) {
+                Ok(blob) => Ok(Some(blob.content().to_owned())),
+                // A clone without file contents fetches them as they are asked for, which only git can.
+                Err(error) if error.code() == ErrorCode::NotFound => GitCli::at(&self.root).read(commit, path),
+                Err(error) => Err(failed(format!("`{path}` of {} cannot be read", commit.short()), &error)),
+            }
         })
     }
 

@@ -1,5 +1,6 @@
 //! Change detection on real repositories, made with the git program.
 
+mod brute;
 mod deciding;
 
 use offbuild::changes::base::{self, Choice};
@@ -535,7 +536,7 @@ fn the_base_is_the_first_source_that_exists() {
 fn what_libgit2_cannot_read_is_read_through_git() {
     let filled = |repo: &Repo| {
         repo.write("apps/a/x", "1");
-        repo.write("apps/b/x", "1");
+        repo.write("apps/b/x", "b");
         let base = repo.commit("one");
         repo.write("apps/a/x", "2");
         (base, repo.commit("two"))
@@ -569,6 +570,9 @@ fn what_libgit2_cannot_read_is_read_through_git() {
     // libgit2 reads a clone without contents, up to a content that is not there.
     let blobless = repo.clone("blobless", &["--filter=blob:none"]);
     let reader = Git::open(&blobless).unwrap().unwrap();
+    let missing =
+        git(&blobless, &["rev-list", "--objects", "--all", "--missing=print"]).lines().filter(|line| line.starts_with('?')).count();
+    assert!(missing > 0);
     assert_eq!(show(&reader.changes(&base, &head).unwrap()), "M apps/a/x");
     assert_eq!(reader.read(&base, &"apps/a/x".into()).unwrap(), Some(b"1".to_vec()));
 }
