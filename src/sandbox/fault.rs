@@ -1,6 +1,6 @@
 //! Faults: what a sandbox can be told to get wrong, by flag at the start or over its control endpoint at run time.
 //!
-//! A fault is written `RACK:APP:FAULT`, `RACK:FAULT` or `registry:FAULT`; `*` stands for any rack or app. Faults that
+//! A fault is written `RACK:APP:FAULT`, `RACK:FAULT` or `registry:FAULT` (`ecr:FAULT` for its API); `*` stands for any. Faults that
 //! name an answer (`500-once`, `…-answer-lost`) happen once and are gone, the others stay until they are removed.
 
 use std::fmt;
@@ -39,19 +39,19 @@ pub enum Fault {
     ManifestMissing,
 }
 
-/// Every word [`Fault`] reads, with the value of those that have none.
-const WORDS: &[(&str, Fault)] = &[
-    ("rack-build-fails", Fault::RackBuildFails),
-    ("promote-rolls-back", Fault::PromoteRollsBack),
-    ("promote-hangs", Fault::PromoteHangs),
-    ("promote-answer-lost", Fault::PromoteAnswerLost),
-    ("build-answer-lost", Fault::BuildAnswerLost),
-    ("updating", Fault::Updating),
-    ("down", Fault::Down),
-    ("401", Fault::Unauthorized),
-    ("push-500", Fault::Push500),
-    ("login-refused", Fault::LoginRefused),
-    ("manifest-missing", Fault::ManifestMissing),
+/// Every fault without a value: its word, and what it does, for people.
+const WORDS: &[(&str, Fault, &str)] = &[
+    ("rack-build-fails", Fault::RackBuildFails, "builds on the rack fail"),
+    ("promote-rolls-back", Fault::PromoteRollsBack, "a promote is accepted and then rolled back"),
+    ("promote-hangs", Fault::PromoteHangs, "a promote is accepted and never ends"),
+    ("promote-answer-lost", Fault::PromoteAnswerLost, "once: a promote takes, its answer never arrives"),
+    ("build-answer-lost", Fault::BuildAnswerLost, "once: a build starts, the answer with its id never arrives"),
+    ("updating", Fault::Updating, "the app stays `updating`"),
+    ("down", Fault::Down, "connections are closed without an answer"),
+    ("401", Fault::Unauthorized, "every login is refused"),
+    ("push-500", Fault::Push500, "a registry answers uploads and manifests with 500"),
+    ("login-refused", Fault::LoginRefused, "a registry refuses every login"),
+    ("manifest-missing", Fault::ManifestMissing, "a registry has no manifests to give"),
 ];
 
 /// The start of the one fault that carries a value.
@@ -61,7 +61,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Once500(prefix) => write!(f, "{ONCE_500}{prefix}"),
-            fault => f.write_str(WORDS.iter().find(|(_, known)| known == fault).map_or("", |(word, _)| word)),
+            fault => f.write_str(WORDS.iter().find(|(_, known, _)| known == fault).map_or("", |(word, ..)| word)),
         }
     }
 }
@@ -73,9 +73,21 @@ impl FromStr for Fault {
         if let Some(prefix) = text.strip_prefix(ONCE_500).filter(|prefix| prefix.starts_with('/')) {
             return Ok(Self::Once500(prefix.to_owned()));
         }
-        let known = WORDS.iter().find(|(word, _)| *word == text);
-        known.map(|(_, fault)| fault.clone()).ok_or_else(|| UnknownFault { text: text.to_owned() })
+        let known = WORDS.iter().find(|(word, ..)| *word == text);
+        known.map(|(_, fault, _)| fault.clone()).ok_or_else(|| UnknownFault { text: text.to_owned() })
     }
+}
+
+/// All faults and how they are written, a line each.
+#[must_use]
+pub fn help() -> String {
+    let mut text = format!("RACK:FAULT, RACK:APP:FAULT, {REGISTRY}:FAULT; `*` is any rack or app\n");
+    let once = (format!("{ONCE_500}/PATH-PREFIX"), "once: a request whose path starts so is answered 500");
+    let words = WORDS.iter().map(|(word, _, meaning)| ((*word).to_owned(), *meaning)).chain([once]);
+    for (word, meaning) in words {
+        text.push_str(&format!("  {word:<24} {meaning}\n"));
+    }
+    text
 }
 
 /// A fault nobody knows.
@@ -87,7 +99,7 @@ pub struct UnknownFault {
 impl fmt::Display for UnknownFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` is not a fault; write `RACK:FAULT`, `RACK:APP:FAULT` or `{REGISTRY}:FAULT` with one of", self.text)?;
-        for (word, _) in WORDS {
+        for (word, ..) in WORDS {
             write!(f, " `{word}`,")?;
         }
         write!(f, " `{ONCE_500}/PATH-PREFIX`")
@@ -222,7 +234,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<FaultAt>().unwrap().to_string(), text);
         }
-        for (_, fault) in WORDS {
+        for (_, fault, _) in WORDS {
             assert_eq!(fault.to_string().parse::<Fault>().unwrap(), *fault);
         }
     }
@@ -231,7 +243,7 @@ mod tests {
     fn an_unknown_fault_lists_those_that_are_known() {
         let error = "staging:explode".parse::<FaultAt>().unwrap_err().to_string();
         assert!(error.starts_with("`staging:explode` is not a fault"), "{error}");
-        for (word, _) in WORDS {
+        for (word, ..) in WORDS {
             assert!(error.contains(word), "{word} is not in {error}");
         }
         assert!("down".parse::<FaultAt>().is_err());

@@ -34,7 +34,8 @@ fn options(state: &Path, kind: RegistryKind) -> Options {
         registry: Some(RegistryOptions { port: 0, kind }),
         control_port: 0,
         faults: Vec::new(),
-        pace: Pace { build: Duration::from_millis(40), promote: Duration::from_millis(200) },
+        // Long enough that a busy machine sees every state that is asked about.
+        pace: Pace { build: Duration::from_millis(300), promote: Duration::from_millis(800) },
     }
 }
 
@@ -226,7 +227,10 @@ fn sdk(running: &Running) -> aws_sdk_ecr::Client {
 async fn each_version_answers_errors_as_the_contract_has_them() {
     let state = tempfile::tempdir().unwrap();
     let running = ecr(state.path()).await;
-    let table: &[(&str, &str, &str, &[(&str, &str)], (u16, &str), (u16, &str))] = &[
+    /// What it is, method, path, form, and what each version answers.
+    type Row =
+        (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)], (u16, &'static str), (u16, &'static str));
+    let table: &[Row] = &[
         ("auth", "GET", "/auth", &[], (200, "ok\n"), (200, "ok\n")),
         ("unknown path", "GET", "/racks", &[], (404, ""), (404, "")),
         ("other method", "DELETE", "/apps/web", &[], (404, ""), (405, "")),
@@ -761,6 +765,25 @@ async fn the_registry_checks_what_it_is_given() {
     running.stop().await;
 }
 
+#[test]
+fn the_hooks_of_the_example_can_be_run() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("example/apps/billing/deploy");
+    for name in ["before_build", "after_build", "before_release", "after_release", "on_failure"] {
+        let mode = std::fs::metadata(hooks.join(format!("{name}.sh"))).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{name}.sh is not executable");
+    }
+}
+
+/// Images that are removed from the engine whatever happens.
+struct Images(Vec<String>);
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("docker").arg("rmi").args(&self.0).output();
+    }
+}
+
 /// Runs the docker CLI with a configuration of its own; its output.
 fn docker(config: &Path, arguments: &[&str]) -> String {
     let output = std::process::Command::new("docker").arg("--config").arg(config).args(arguments).output().unwrap();
@@ -790,6 +813,7 @@ async fn the_engine_pushes_and_pulls() {
     let work = {
         let (config, image, own) = (config.path().to_owned(), image.clone(), own.clone());
         move || {
+            let _images = Images(vec![image.clone(), own.clone()]);
             let rootfs = config.join("rootfs.tar");
             let mut tar = tar::Builder::new(std::fs::File::create(&rootfs).unwrap());
             // Larger than one read, so that chunks matter; not compressible to nothing.
@@ -805,7 +829,6 @@ async fn the_engine_pushes_and_pulls() {
             docker(&config, &["push", &own]);
             docker(&config, &["rmi", &image, &own]);
             let pulled = docker(&config, &["pull", &image]);
-            docker(&config, &["rmi", &image]);
             (pushed, pulled)
         }
     };

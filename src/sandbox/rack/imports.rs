@@ -35,7 +35,8 @@ fn build_json(archive: &PathBuf) -> std::io::Result<Value> {
 }
 
 impl Rack {
-    /// An archive is kept only as long as it takes to read its `build.json`: the images in it are not needed to answer.
+    /// An archive is kept only as long as it takes to read its `build.json`. Its images are not taken over: a release made
+    /// so is like one whose archive held none, and its promote rolls back until they are pushed.
     pub(super) async fn build_import(&self, ask: &mut Ask) -> Result<Reply, Refusal> {
         let name = ask.arg(0).to_owned();
         self.read(&name, |_| Ok(()))?;

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Takes orders, one every ten seconds.
+while true; do
+  echo "$GREETING: no orders yet"
+  sleep 10
+done
