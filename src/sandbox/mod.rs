@@ -5,12 +5,14 @@
 //! one directory and outlives a restart. Nothing in the rest of the program knows that it talks to a sandbox: it is
 //! reached through ordinary settings.
 //!
-//!     rack/       one rack: API, builds, releases, websockets
-//!     registry/   the image registry, also the one inside racks of version 3
-//!     ecr         ECR's API over the registry
-//!     fault       what can be told to go wrong; control sets it at run time
-//!     pull        asking registries for manifests
-//!     state wire  files; sockets
+//! ```text
+//! rack/       one rack: API, builds, releases, websockets
+//! registry/   the image registry, also the one inside racks of version 3
+//! ecr         ECR's API over the registry
+//! fault       what can be told to go wrong; control sets it at run time
+//! pull        asking registries for manifests
+//! state wire  files; sockets
+//! ```
 
 mod control;
 mod ecr;

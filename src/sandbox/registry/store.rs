@@ -1,11 +1,13 @@
 //! The registry's disk: blobs by content, and per repository which of them it has, its manifests and its tags.
 //!
-//!     blobs/HEX                          content, shared by all repositories
-//!     uploads/ID                         an upload under way
-//!     repositories/NAME/blobs/HEX        empty: the repository has the blob
-//!     repositories/NAME/manifests/HEX    the media type; the content is a blob
-//!     repositories/NAME/tags/TAG         a digest
-//!     repositories/NAME/settings.json    what ECR keeps with a repository
+//! ```text
+//! blobs/HEX                          content, shared by all repositories
+//! uploads/ID                         an upload under way
+//! repositories/NAME/blobs/HEX        empty: the repository has the blob
+//! repositories/NAME/manifests/HEX    the media type; the content is a blob
+//! repositories/NAME/tags/TAG         a digest
+//! repositories/NAME/settings.json    what ECR keeps with a repository
+//! ```
 //!
 //! Everything but blobs is small, so it is read and written in place; blobs are streamed by the caller.
 
