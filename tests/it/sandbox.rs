@@ -766,6 +766,49 @@ async fn the_registry_checks_what_it_is_given() {
 }
 
 #[test]
+fn the_example_is_read_without_a_problem() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("example");
+    let config = offbuild::config::load(&root, &root, Some(&root.join("apps.yaml")), &|_| None).unwrap();
+    let mut read = Vec::new();
+    for app in &config.apps {
+        let reading = offbuild::manifest::Reading {
+            root: &root,
+            app: &app.name,
+            dir: &app.dir,
+            manifest: &app.manifest,
+            generation: app.generation,
+            compose: app.compose.as_deref(),
+            read: &|path| {
+                std::fs::read_to_string(path.under(&root)).map(Some).or_else(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => Ok(None),
+                    _ => Err(error),
+                })
+            },
+            env: &|_| None,
+            build: &app.build,
+        };
+        let manifest = offbuild::manifest::read(&reading).unwrap();
+        let racks: Vec<&str> = app.targets.iter().map(|target| target.rack.as_str()).collect();
+        for service in &manifest.services {
+            let build = service.build.as_ref().expect("every service of the example is built");
+            assert!(build.dockerfile.under(&root).is_file(), "{}", build.dockerfile);
+            read.push(format!("{}:{} generation {} on {}", app.name, service.name, app.generation, racks.join(", ")));
+        }
+    }
+    read.sort();
+    assert_eq!(
+        read,
+        [
+            "api:main generation 2 on staging",
+            "billing:web generation 1 on staging",
+            "jobs:main generation 2 on staging",
+            "shop:web generation 2 on staging, production",
+            "shop:worker generation 2 on staging, production",
+        ]
+    );
+}
+
+#[test]
 fn the_hooks_of_the_example_can_be_run() {
     use std::os::unix::fs::PermissionsExt as _;
     let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("example/apps/billing/deploy");
