@@ -274,7 +274,7 @@ async fn eight_builds_at_once_of_thousands_of_files() {
 #[tokio::test]
 async fn a_failing_step_has_its_line_and_its_log() {
     let bench = Bench::new();
-    let plan = bench.plan("FROM BASE\n\nRUN echo first && \\\n  echo oops >&2 && exit 7\nRUN true");
+    let plan = bench.plan("FROM BASE\n\nRUN echo first >&2 && \\\n  echo oops >&2 && exit 7\nRUN true");
     let error = bench.build(&plan, &Told::new()).await.unwrap_err();
     let BuildError::Failed { message, log } = error else { panic!("{error:?}") };
     assert!(message.contains("exit code: 7") && message.contains("\n --> Dockerfile:3\n"), "{message}");
@@ -308,9 +308,13 @@ async fn the_ssh_agent_answers_inside_a_build() {
     while !socket.exists() {
         tokio::task::yield_now().await;
     }
-    // A request for the agent's identities (5 bytes: length 1, type 11), answered by type 12 and their number.
-    let ask = "RUN --mount=type=ssh (printf '\\000\\000\\000\\001\\013'; sleep 2) | busybox nc local:$SSH_AUTH_SOCK | od -An -tx1";
-    let mut plan = bench.plan(&format!("FROM BASE\n{ask}"));
+    // The only program at hand that speaks to an agent, with the libraries it wants.
+    for file in sh(Command::new("sh").args(["-c", "ldd /usr/bin/ssh-add | grep -o '/[^ ]*'; echo /usr/bin/ssh-add"])).lines() {
+        let copy = bench.dir.path().join("root").join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(file, copy).unwrap();
+    }
+    let mut plan = bench.plan("FROM BASE\nCOPY root /\nRUN --mount=type=ssh ssh-add -l || true");
     plan.ssh.insert("default".to_owned(), SshSource::Socket(socket));
     let mut told = Told::new();
     let built = bench.build(&plan, &told).await;
@@ -318,7 +322,7 @@ async fn the_ssh_agent_answers_inside_a_build() {
     agent.wait().unwrap();
     let lines = told.lines();
     built.unwrap();
-    assert!(lines.iter().any(|line| line.trim_end() == "log Out  00 00 00 05 0c 00 00 00 00"), "{lines:#?}");
+    assert!(lines.iter().any(|line| line == "log Out The agent has no identities."), "{lines:#?}");
 }
 
 fn runs(argument: &str) -> bool {
@@ -455,6 +459,13 @@ async fn a_push_needs_the_right_password_and_a_registry() {
     // Pushed again it is the same.
     assert_eq!(bench.docker.push(&repository, "v1", Some(&login(PASSWORD)), &told.progress, &never).await.unwrap(), digest);
 
+    let nobody = Repository::parse(&format!("127.0.0.1:{}/x", free_port())).unwrap();
+    bench.docker.tag(id.as_str(), &nobody, "v1").await.unwrap();
+    let refused = bench.docker.push(&nobody, "v1", None, &told.progress, &never).await;
+    bench.docker.untag(&format!("{nobody}:v1")).await.unwrap();
+    assert!(matches!(&refused, Err(BuildError::Registry { login: false, message }) if message.contains("refused")), "{refused:?}");
+
+    // With its last name the image goes, and comes back by its digest.
     let reference = format!("{repository}:v1");
     bench.docker.untag(&reference).await.unwrap();
     bench.docker.untag(&reference).await.unwrap();
@@ -465,11 +476,6 @@ async fn a_push_needs_the_right_password_and_a_registry() {
 
     let gone = bench.docker.push(&repository, "v2", Some(&login(PASSWORD)), &told.progress, &never).await;
     assert!(matches!(&gone, Err(BuildError::Missing { .. })), "{gone:?}");
-    let nobody = Repository::parse(&format!("127.0.0.1:{}/x", free_port())).unwrap();
-    bench.docker.tag(id.as_str(), &nobody, "v1").await.unwrap();
-    let refused = bench.docker.push(&nobody, "v1", None, &told.progress, &never).await;
-    bench.docker.untag(&format!("{nobody}:v1")).await.unwrap();
-    assert!(matches!(&refused, Err(BuildError::Registry { login: false, message }) if message.contains("refused")), "{refused:?}");
     let cancelled = CancellationToken::new();
     cancelled.cancel();
     let stopped = bench.docker.push(&repository, "v1", None, &told.progress, &cancelled).await;
