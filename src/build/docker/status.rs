@@ -49,13 +49,11 @@ impl Steps {
 
     /// Takes in one message.
     pub(super) fn take(&mut self, status: StatusResponse) {
-        // Logs first: a step's last lines come with the word that it is over.
-        for log in status.logs {
-            self.log(&log);
-        }
-        for vertex in status.vertexes {
-            self.vertex(vertex);
-        }
+        // A step begins before its first line and ends after its last one, in whatever order they are sent.
+        let (over, begun): (Vec<_>, Vec<_>) = status.vertexes.into_iter().partition(|vertex| vertex.completed.is_some());
+        begun.into_iter().for_each(|vertex| self.vertex(vertex));
+        status.logs.iter().for_each(|log| self.log(log));
+        over.into_iter().for_each(|vertex| self.vertex(vertex));
         for warning in &status.warnings {
             self.progress.notice(format!("BuildKit warns: {}", warning_text(warning)));
         }

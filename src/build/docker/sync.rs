@@ -85,25 +85,7 @@ impl FileSync for Directories {
             walker.end(sent);
         });
 
-        let (ask, asked) = std::sync::mpsc::channel();
-        let asked = Arc::new(Mutex::new(asked));
-        for _ in 0..READERS {
-            let (reader, asked) = (Arc::clone(&transfer), Arc::clone(&asked));
-            tokio::task::spawn_blocking(move || {
-                loop {
-                    // One thread waits for the queue, the others for that thread.
-                    let next = lock(&asked).recv();
-                    let Ok(number) = next else { break };
-                    let sent = reader.send_file(number);
-                    let failed = sent.is_err();
-                    reader.end(sent);
-                    if failed {
-                        break;
-                    }
-                }
-            });
-        }
-        tokio::spawn(drain(request.into_inner(), ask, transfer));
+        tokio::spawn(drain(request.into_inner(), transfer));
         Ok(Response::new(ReceiverStream::new(packets)))
     }
 
@@ -113,11 +95,13 @@ impl FileSync for Directories {
 }
 
 /// Reads BuildKit's requests as fast as they come.
-async fn drain(mut requests: Streaming<Packet>, ask: std::sync::mpsc::Sender<u32>, transfer: Arc<Transfer>) {
+async fn drain(mut requests: Streaming<Packet>, transfer: Arc<Transfer>) {
+    // Most transfers are of what BuildKit has already, so threads are only started for the first file it asks for.
+    let mut readers = None;
     while let Ok(Some(packet)) = requests.message().await {
         match packet.r#type() {
             // Nobody listens when every reader has failed; the failure ends the stream.
-            PacketType::PacketReq => drop(ask.send(packet.id)),
+            PacketType::PacketReq => drop(readers.get_or_insert_with(|| start_readers(&transfer)).send(packet.id)),
             PacketType::PacketFin => {
                 // BuildKit has all it asked for: the answer cannot be held up by pieces, there are none left.
                 let _ = transfer.out.send(Ok(Packet { r#type: PacketType::PacketFin.into(), ..Packet::default() })).await;
@@ -127,6 +111,29 @@ async fn drain(mut requests: Streaming<Packet>, ask: std::sync::mpsc::Sender<u32
             PacketType::PacketStat | PacketType::PacketData => {}
         }
     }
+}
+
+/// Starts the threads that send files; they end when the queue that is returned does.
+fn start_readers(transfer: &Arc<Transfer>) -> std::sync::mpsc::Sender<u32> {
+    let (ask, asked) = std::sync::mpsc::channel();
+    let asked = Arc::new(Mutex::new(asked));
+    for _ in 0..READERS {
+        let (reader, asked) = (Arc::clone(transfer), Arc::clone(&asked));
+        tokio::task::spawn_blocking(move || {
+            loop {
+                // One thread waits for the queue, the others for that thread.
+                let next = lock(&asked).recv();
+                let Ok(number) = next else { break };
+                let sent = reader.send_file(number);
+                let failed = sent.is_err();
+                reader.end(sent);
+                if failed {
+                    break;
+                }
+            }
+        });
+    }
+    ask
 }
 
 /// The values of a header, in order. Newer BuildKits escape what is not ASCII, and say so in a second header.
@@ -212,6 +219,24 @@ impl Transfer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_disappears_ends_the_transfer_and_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("here"), vec![1; PIECE + 1]).unwrap();
+        let directories = Directories::new(BTreeMap::new());
+        let (out, mut packets) = mpsc::channel(WAITING);
+        let names = HashMap::from([(0, "here".into()), (1, "gone".into())]);
+        let failure = Arc::clone(&directories.failure);
+        let transfer = Transfer { root: dir.path().to_owned(), out, files: Mutex::new(names), failure };
+        transfer.send_file(0).unwrap();
+        let sizes: Vec<usize> = (0..3).map(|_| packets.try_recv().unwrap().unwrap().data.len()).collect();
+        assert_eq!(sizes, [PIECE, 1, 0]);
+        transfer.end(transfer.send_file(1));
+        assert!(packets.try_recv().unwrap().is_err());
+        assert_eq!(directories.failure().unwrap(), "`gone` disappeared from the build context while it was sent");
+        assert!(transfer.send_file(1).unwrap_err().contains("not told of"));
+    }
 
     #[test]
     fn headers_are_read_in_order_and_unescaped_when_they_say_so() {
