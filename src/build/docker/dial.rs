@@ -5,7 +5,7 @@
 //! secrets.
 
 use super::endpoint::{Address, Endpoint, TlsFiles};
-use super::failure::{engine, unreachable};
+use super::failure::{engine, unanswered, unreachable};
 use crate::build::BuildError;
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -123,6 +123,16 @@ impl SshStream {
         });
         Ok(Self { stdin, stdout, said: Some(said), answered: false, _child: child })
     }
+
+    /// What ssh said before it ended, as the error of the connection.
+    fn poll_reason(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let said = match &mut self.said {
+            Some(said) => ready!(Pin::new(said).poll(cx)).unwrap_or_default(),
+            None => String::new(),
+        };
+        self.said = None;
+        Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, format!("ssh ended: {said}")))
+    }
 }
 
 impl AsyncRead for SshStream {
@@ -133,20 +143,17 @@ impl AsyncRead for SshStream {
             self.answered = true;
             return Poll::Ready(Ok(()));
         }
-        if self.answered {
-            return Poll::Ready(Ok(()));
-        }
         // It ended without a byte: what ssh said is the reason.
-        let Some(said) = &mut self.said else { return Poll::Ready(Ok(())) };
-        let text = ready!(Pin::new(said).poll(cx)).unwrap_or_default();
-        self.said = None;
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, format!("ssh ended: {text}"))))
+        if self.answered { Poll::Ready(Ok(())) } else { self.poll_reason(cx).map(Err) }
     }
 }
 
 impl AsyncWrite for SshStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stdin).poll_write(cx, buf)
+        match ready!(Pin::new(&mut self.stdin).poll_write(cx, buf)) {
+            Err(_) if !self.answered => self.poll_reason(cx).map(Err),
+            written => Poll::Ready(written),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -187,10 +194,7 @@ pub(super) async fn upgrade(
     headers: impl IntoIterator<Item = (&'static str, HeaderValue)>,
 ) -> Result<hyper::upgrade::Upgraded, BuildError> {
     let stream = dial(&endpoint.address).await.map_err(|error| unreachable(endpoint, &error))?;
-    let lost = |error: hyper::Error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        engine(format!("the engine at {endpoint} did not answer: {error}{cause}"))
-    };
+    let lost = |error: hyper::Error| unanswered(endpoint, &error);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
     tokio::spawn(connection.with_upgrades());
     let mut request = Request::new(Empty::<Bytes>::new());

@@ -34,6 +34,17 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &io::Error) -> BuildError 
     BuildError::Engine { message: format!("cannot connect to the Docker Engine at {endpoint}: {error}"), hint: Some(hint.to_owned()) }
 }
 
+/// The connection ended, or was no HTTP, before there was an answer.
+pub(super) fn unanswered(endpoint: &Endpoint, error: &hyper::Error) -> BuildError {
+    match std::error::Error::source(error) {
+        Some(cause) => match cause.downcast_ref::<io::Error>() {
+            Some(cause) => unreachable(endpoint, cause),
+            None => engine(format!("the engine at {endpoint} did not answer: {error}: {cause}")),
+        },
+        None => engine(format!("the engine at {endpoint} did not answer: {error}")),
+    }
+}
+
 /// An answer of bollard's to an ordinary call.
 pub(super) fn call(endpoint: &Endpoint, doing: &str, error: bollard::errors::Error) -> BuildError {
     use bollard::errors::Error;
@@ -41,10 +52,7 @@ pub(super) fn call(endpoint: &Endpoint, doing: &str, error: bollard::errors::Err
         Error::IOError { err } => unreachable(endpoint, &err),
         Error::DockerResponseServerError { message, .. } => engine(format!("{doing}: {message}")),
         Error::DockerStreamError { error } => engine(format!("{doing}: {error}")),
-        Error::HyperResponseError { err } => {
-            let cause = std::error::Error::source(&err).map(|cause| format!(": {cause}")).unwrap_or_default();
-            engine(format!("{doing}: the engine at {endpoint} did not answer: {err}{cause}"))
-        }
+        Error::HyperResponseError { err } => unanswered(endpoint, &err),
         Error::RequestTimeoutError => engine(format!("{doing}: the engine at {endpoint} did not answer in time")),
         other => engine(format!("{doing}: {other}")),
     }
