@@ -188,7 +188,6 @@ fn login(entry: &Entry) -> Option<Login> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
     use std::sync::Arc;
 
     fn logins(host: &str, config: &str, helpers: &[(&str, &str)]) -> (DockerLogins, tempfile::TempDir) {
@@ -196,8 +195,12 @@ mod tests {
         std::fs::write(dir.path().join("config.json"), config).unwrap();
         for (name, script) in helpers {
             let path = dir.path().join(format!("docker-credential-{name}"));
-            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            // By another process: a file this one has open for writing while another test forks cannot be run yet.
+            let made = std::process::Command::new("/bin/sh")
+                .args(["-c", r#"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod 755 "$2""#, "sh", script])
+                .arg(path)
+                .status();
+            assert!(made.unwrap().success());
         }
         let root = dir.path().display().to_string();
         let env: Env = Arc::new(move |name| match name {

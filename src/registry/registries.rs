@@ -30,8 +30,8 @@ enum Client {
 }
 
 impl Registries {
-    /// Registries with their settings by host. `env` tells `DOCKER_CONFIG`, `HOME`, `PATH`, `AWS_REGION` and
-    /// `AWS_DEFAULT_REGION`; the rest of AWS's variables and files the SDK reads itself. Every password and token that comes
+    /// Registries with their settings by host. `env` tells `DOCKER_CONFIG`, `HOME`, `PATH`, `SKIP_ECR_AUTH` (ECR is then
+    /// used like any other registry, with Docker's login), `AWS_REGION` and `AWS_DEFAULT_REGION`; the rest of AWS's variables and files the SDK reads itself. Every password and token that comes
     /// up is registered with `redactor`. Asks nobody anything.
     #[must_use]
     pub fn new(settings: BTreeMap<String, RegistrySettings>, env: Env, redactor: Redactor) -> Self {
@@ -51,7 +51,9 @@ impl Registries {
     fn make(&self, host: &str) -> Result<Client, RegistryError> {
         let settings = self.settings.get(host).cloned().unwrap_or_default();
         let named = EcrHost::parse(host);
-        if !settings.ecr && named.is_none() {
+        // The seed script's switch: whoever runs this has logged in to ECR with Docker, maybe without AWS credentials here.
+        let docker_login = (self.env)("SKIP_ECR_AUTH").is_some_and(|value| !value.is_empty());
+        if docker_login || (!settings.ecr && named.is_none()) {
             let logins = Logins::Docker(DockerLogins::new(host.to_owned(), Arc::clone(&self.env), self.redactor.clone()));
             return Ok(Client::Oci(Oci::new(host, settings.insecure, Arc::clone(&self.http), logins)?));
         }
@@ -118,6 +120,39 @@ impl Registry for Registries {
         match &*self.client(host)? {
             Client::Ecr(ecr) => ecr.login(fresh).await.map(Some),
             Client::Oci(oci) => oci.login(fresh).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Vars = &'static [(&'static str, &'static str)];
+
+    fn client(host: &str, settings: RegistrySettings, env: Vars) -> (&'static str, String) {
+        let env: Env = Arc::new(|name| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()));
+        let registries = Registries::new([(host.to_owned(), settings)].into(), env, Redactor::default());
+        match registries.make(host).unwrap() {
+            Client::Ecr(_) => ("ecr", registries.region()),
+            Client::Oci(_) => ("oci", registries.region()),
+        }
+    }
+
+    #[test]
+    fn a_registry_is_ecr_by_its_name_or_by_its_settings() {
+        let named = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+        let ecr = || RegistrySettings { ecr: true, ..RegistrySettings::default() };
+        let table: [(&str, RegistrySettings, Vars, (&str, &str)); 6] = [
+            (named, RegistrySettings::default(), &[], ("ecr", "us-east-1")),
+            (named, RegistrySettings::default(), &[("SKIP_ECR_AUTH", "1")], ("oci", "us-east-1")),
+            (named, RegistrySettings::default(), &[("SKIP_ECR_AUTH", "")], ("ecr", "us-east-1")),
+            ("proxy.example.com", ecr(), &[("AWS_DEFAULT_REGION", "a"), ("AWS_REGION", "b")], ("ecr", "b")),
+            ("proxy.example.com", ecr(), &[("AWS_DEFAULT_REGION", "a"), ("AWS_REGION", "")], ("ecr", "a")),
+            ("registry.example.com", RegistrySettings::default(), &[], ("oci", "us-east-1")),
+        ];
+        for (host, settings, env, (kind, region)) in table {
+            assert_eq!(client(host, settings, env), (kind, region.to_owned()), "{host} with {env:?}");
         }
     }
 }

@@ -7,7 +7,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use offbuild::registry::{Registry as _, RegistryError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What the server is like, and what it was asked.
 #[derive(Default)]
@@ -180,4 +182,25 @@ async fn a_login_does_not_follow_to_another_host() {
     let labels = registries.labels(&repository(&host, "web"), &digest).await.unwrap();
     assert_eq!(labels["revision"], "1");
     assert_eq!(*seen.lock().unwrap(), [""]);
+}
+
+#[tokio::test]
+async fn tags_are_looked_up_some_at_a_time() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (Arc::clone(&now), Arc::clone(&most));
+    let look = async move |request: Request| {
+        if request.method() == "HEAD" {
+            counts.1.fetch_max(counts.0.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            counts.0.fetch_sub(1, Ordering::SeqCst);
+        }
+        if request.uri().path() == "/v2/" { StatusCode::OK } else { StatusCode::NOT_FOUND }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(look)).await });
+    let names: Vec<String> = (0..50).map(|i| format!("t{i}")).collect();
+    assert_eq!(registries(config_of("{}"), &[]).find(&repository(&host, "web"), &names).await.unwrap(), found(&[]));
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&most), "{most} at a time");
 }
