@@ -403,7 +403,7 @@ mod tests {
         };
         let service = Service { name: ServiceName::new("web").unwrap(), place: place(1), image: None, build: Some(build) };
         let document = Document::parse("apps/web/convox.yml", "services: {}\n").unwrap();
-        Manifest { generation: 2, path: "apps/web/convox.yml".into(), document, services: vec![service] }
+        Manifest { generation: 2, path: "apps/web/convox.yml".into(), document, services: vec![service], files: vec![], warnings: vec![] }
     }
 
     fn used(glob: &str, through: &[&str]) -> UsedPattern {

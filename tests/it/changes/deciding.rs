@@ -65,7 +65,7 @@ fn live(commit: Option<&CommitId>, description: &str) -> Live {
         build: Some(build),
         revision: None,
     };
-    Live { status: AppStatus::Running, generation: 2, release: Some(release), newer: None }
+    Live { status: AppStatus::Running, generation: 2, release: Some(release), newer: None, replaced: None }
 }
 
 fn ours(print: &Fingerprint) -> String {
@@ -268,7 +268,7 @@ fn racks_that_do_not_answer_and_apps_that_are_not_there() {
     case.live.insert("a", Err(RackError::Unreachable { rack: rack.clone(), message: "no route".to_owned(), hint: None }));
     case.live.insert("b", Err(RackError::NoApp { rack, app: "b".to_owned() }));
     assert_eq!(case.verdicts(), "a: deploy: rack unreachable: rack `staging` cannot be reached: no route\nb: refused: ");
-    let never = Live { status: AppStatus::Running, generation: 2, release: None, newer: None };
+    let never = Live { status: AppStatus::Running, generation: 2, release: None, newer: None, replaced: None };
     let updating = Live { status: AppStatus::Updating, ..live(Some(&three), "") };
     let case = Case::new(&repo.root, &apps).live("a", never).live("b", updating);
     assert_eq!(case.verdicts(), "a: deploy: never deployed\nb: deploy: not running: the rack says `updating`");
