@@ -62,6 +62,10 @@ pub enum Command {
     Show(RunArgs),
     /// Write the HTML page of a past run
     Report(ReportArgs),
+    /// Serve racks of both versions and an image registry on loopback
+    Sandbox(SandboxArgs),
+    /// Deploy the example monorepo to a sandbox, with the real Docker Engine
+    Demo(DemoArgs),
     /// Print a completion script
     Completions {
         /// The shell
@@ -309,4 +313,38 @@ pub struct ReportArgs {
     /// Where to write it
     #[arg(short, long, value_name = "FILE", default_value = "offbuild.html")]
     pub output: PathBuf,
+}
+
+/// `offbuild sandbox`.
+#[derive(Debug, Args)]
+pub struct SandboxArgs {
+    /// A rack, as NAME=VERSION or NAME=VERSION:PORT, VERSION 2 or 3 (may be given several times)
+    #[arg(long = "rack", value_name = "NAME=VERSION[:PORT]", default_values = ["staging=2", "production=3"])]
+    pub racks: Vec<String>,
+    /// An app of a rack, as RACK/NAME or RACK/NAME:GENERATION (may be given several times)
+    #[arg(long = "app", value_name = "RACK/NAME[:GENERATION]")]
+    pub apps: Vec<String>,
+    /// Something to go wrong (may be given several times); `help` lists what can
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub faults: Vec<String>,
+    /// Where its state is kept
+    #[arg(long, value_name = "DIR", default_value = ".offbuild/sandbox")]
+    pub state: PathBuf,
+    /// The registry's port; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub registry_port: u16,
+    /// A plain registry instead of ECR: repositories need not be created
+    #[arg(long)]
+    pub plain_registry: bool,
+    /// How long a promote takes
+    #[arg(long, value_name = "DURATION", default_value = "300ms")]
+    pub promote: String,
+}
+
+/// `offbuild demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep the repository and the sandbox's state, and say where
+    #[arg(long)]
+    pub keep: bool,
 }

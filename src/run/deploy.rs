@@ -319,7 +319,7 @@ fn report_files(state: &RunState, journal: &Path, how: &How) -> Result<()> {
     Ok(())
 }
 
-fn engine_error(error: BuildError) -> Error {
+pub(super) fn engine_error(error: BuildError) -> Error {
     match error {
         BuildError::Engine { message, hint: Some(hint) } => Error::unusable(message).hint(hint),
         error => Error::unusable(error.to_string()).hint("start the Docker Engine, or point DOCKER_HOST at one"),
@@ -327,7 +327,7 @@ fn engine_error(error: BuildError) -> Error {
 }
 
 /// INT and TERM as they come.
-fn signals() -> Result<UnboundedReceiver<Signal>> {
+pub(super) fn signals() -> Result<UnboundedReceiver<Signal>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (sender, receiver) = unbounded_channel();
     for (kind, told) in [(SignalKind::interrupt(), Signal::Int), (SignalKind::terminate(), Signal::Term)] {

@@ -4,10 +4,12 @@
 //! plans out; the rest answers from what was read.
 
 mod changed;
+mod demo;
 mod deploy;
 mod info;
 mod past;
 mod read;
+mod sandbox;
 mod world;
 
 use crate::cli::{Cli, Command};
@@ -62,6 +64,8 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::History => past::history(&global),
         Command::Show(args) => past::show(&global, &args),
         Command::Report(args) => past::report(&global, &args),
+        Command::Sandbox(args) => sandbox::sandbox(&args).await,
+        Command::Demo(args) => demo::demo(&args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "offbuild", &mut script);

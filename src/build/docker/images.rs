@@ -47,6 +47,19 @@ impl Docker {
         }
     }
 
+    /// Makes an image of a root file system, an uncompressed tar: a base for builds where nothing can be pulled.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached or refuses the archive.
+    pub async fn import(&self, root: Vec<u8>, name: &str) -> Result<(), BuildError> {
+        let options = CreateImageOptions { from_src: Some("-".to_owned()), repo: Some(name.to_owned()), ..CreateImageOptions::default() };
+        let mut answers = Box::pin(self.client.create_image(Some(options), Some(bollard::body_full(root.into())), None));
+        while let Some(answer) = answers.next().await {
+            answer.map_err(|error| call(&self.endpoint, &format!("`{name}` cannot be imported"), error))?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn send(
         &self,
         repository: &Repository,
