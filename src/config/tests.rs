@@ -321,6 +321,7 @@ fn each_value_is_explained() {
     rack.after = []  # built-in
     rack.protected = false  # built-in
     rack.cache.registry = false  # built-in
+    rack.poll = 5s  # built-in
     "##);
     let other = Target { app: AppName::new("nope").unwrap(), rack: target.rack };
     assert!(explain(&config, &other, &lookup(&[])).is_err());

@@ -33,6 +33,7 @@ const EXAMPLE: &[(&str, &str)] = example![
     "apps/api/Dockerfile",
     "apps/api/convox.yml",
     "apps/api/main.sh",
+    "apps/billing/.dockerignore",
     "apps/billing/Dockerfile",
     "apps/billing/docker-compose.yml",
     "apps/billing/index.html",
