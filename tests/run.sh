@@ -8,5 +8,5 @@ export PATH=$PATH:/usr/sbin:/sbin
 cargo fmt --check
 cargo clippy --quiet --all-targets --locked -- -D warnings
 RUST_BACKTRACE=0 cargo test --locked "$@"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --locked
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items --locked
 if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; fi
