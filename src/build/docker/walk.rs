@@ -18,7 +18,7 @@ pub(super) struct Filter {
     pub(super) exclude: DockerIgnore,
 }
 
-/// Go's `fs.FileMode` bits, which is how BuildKit sends modes (https://pkg.go.dev/io/fs#FileMode).
+/// Go's `fs.FileMode` bits, which is how BuildKit sends modes (<https://pkg.go.dev/io/fs#FileMode>).
 mod mode {
     pub(super) const DIR: u32 = 1 << 31;
     pub(super) const SYMLINK: u32 = 1 << 27;
