@@ -160,7 +160,7 @@ impl History for GitCli {
 
     fn commit(&self, id: &CommitId) -> Result<CommitInfo> {
         let format = "--format=%an%x00%ct%x00%s";
-        let text = self.run(&["log", "-1", "--no-show-signature", "--no-color", "--encoding=UTF-8", format, id.as_str()], &[])?;
+        let text = self.run(&["log", "-1", "--no-show-signature", "--no-color", "--encoding=UTF-8", format, id.as_str(), "--"], &[])?;
         let text = String::from_utf8_lossy(&one_line(text)).into_owned();
         let mut parts = text.splitn(3, '\0');
         let author = parts.next().unwrap_or_default().to_owned();

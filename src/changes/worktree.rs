@@ -32,7 +32,9 @@ pub(super) fn dirty(repo: &Repository) -> Result<Vec<Change>> {
         Ok(head) => Some(head.peel_to_tree().map_err(wrong)?),
         Err(_) => None,
     };
-    let index = repo.index().map_err(wrong)?;
+    let mut index = repo.index().map_err(wrong)?;
+    // A handle keeps the index it once read; git may have written it since.
+    index.read(false).map_err(wrong)?;
     let mut options = DiffOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true).include_typechange(true);
     let diff = repo.diff_tree_to_workdir_with_index(head.as_ref(), Some(&mut options)).map_err(wrong)?;

@@ -576,3 +576,21 @@ fn what_libgit2_cannot_read_is_read_through_git() {
     assert_eq!(show(&reader.changes(&base, &head).unwrap()), "M apps/a/x");
     assert_eq!(reader.read(&base, &"apps/a/x".into()).unwrap(), Some(b"1".to_vec()));
 }
+
+#[test]
+fn a_repository_of_another_user_is_refused_with_advice() {
+    let repo = Repo::new();
+    repo.commit("one");
+    let trusted = Command::new("git").args(["config", "--get-all", "safe.directory"]).output().unwrap();
+    let give_away = Command::new("chown").args(["-R", "54321"]).arg(&repo.root).output().unwrap();
+    if !give_away.status.success() || trusted.status.success() {
+        // Only root can make such a repository, and only where none is trusted beforehand.
+        return;
+    }
+    let error = Git::open(&repo.root).err().unwrap();
+    let root = repo.root.display();
+    assert_eq!(error.message, format!("the repository at `{root}` belongs to another user"));
+    assert_eq!(error.hint, Some(format!("if you trust it: `git config --global --add safe.directory {root}`")));
+    let error = GitCli::open(&repo.root).unwrap_err().to_string();
+    assert!(error.contains("dubious ownership") && error.contains("safe.directory"), "{error}");
+}
