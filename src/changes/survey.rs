@@ -38,9 +38,13 @@ pub struct Survey<'a> {
     pub given: Option<Choice>,
     /// Earlier configurations.
     pub digests: Option<Digests<'a>>,
-    compared: Mutex<BTreeMap<CommitId, Arc<Compared>>>,
-    uncommitted: Mutex<Option<Arc<Affected>>>,
+    /// What was compared already.
+    pub known: Known,
 }
+
+/// Comparisons made so far, by base.
+#[derive(Default)]
+pub struct Known(Mutex<BTreeMap<CommitId, Arc<Compared>>>, Mutex<Option<Arc<Affected>>>);
 
 /// What differs between a base and HEAD.
 #[derive(Debug, Default)]
@@ -70,20 +74,7 @@ pub struct Asked<'a> {
     pub topped: Option<&'a NewerRelease>,
 }
 
-impl<'a> Survey<'a> {
-    /// A survey that compares every target with what is live, and only reports paths no app owns.
-    #[must_use]
-    pub fn new(
-        history: &'a dyn History,
-        head: &'a CommitId,
-        dirty: &'a [Change],
-        matcher: &'a Matcher<'a>,
-        fingerprints: &'a Fingerprints<'a>,
-    ) -> Self {
-        let (compared, uncommitted) = Default::default();
-        Self { history, head, dirty, matcher, fingerprints, unowned: Unowned::Report, given: None, digests: None, compared, uncommitted }
-    }
-
+impl Survey<'_> {
     /// All that is known of a target.
     pub fn facts(&self, asked: Asked<'_>) -> Result<Facts> {
         let app = &asked.inputs.app;
@@ -106,7 +97,7 @@ impl<'a> Survey<'a> {
 
     /// What differs between `base` and HEAD, compared once.
     pub fn compared(&self, base: &CommitId) -> Result<Arc<Compared>> {
-        let known = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(compared) = known().get(base) {
             return Ok(compared.clone());
         }
@@ -126,7 +117,7 @@ impl<'a> Survey<'a> {
 
     /// What the uncommitted changes touch.
     pub fn dirty_affected(&self) -> Result<Arc<Affected>> {
-        let mut known = self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.1.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(affected) = &*known {
             return Ok(affected.clone());
         }

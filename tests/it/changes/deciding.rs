@@ -9,7 +9,7 @@ use offbuild::changes::inputs::{Ignores, InputRule, Inputs, Reach, Shared};
 use offbuild::changes::survey::{Asked, Digests, Survey};
 use offbuild::changes::verdict::{Wishes, decide};
 use offbuild::changes::{History, Rule};
-use offbuild::config::Pattern;
+use offbuild::config::{Pattern, Unowned};
 use offbuild::names::{AppName, BuildId, CommitId, Fingerprint, RackName, ReleaseId, RunId};
 use offbuild::rack::{AppStatus, Live, LiveBuild, LiveRelease, NewerRelease, RackError};
 use offbuild::yaml::Place;
@@ -108,9 +108,17 @@ impl<'a> Case<'a> {
         let digests = self
             .old_digest
             .map(|old| -> Digests<'_> { Box::new(move |_| Some(self.apps.iter().map(|app| (app.app.clone(), old.to_owned())).collect())) });
-        let mut survey = Survey::new(history, &head, &dirty, &matcher, &fingerprints);
-        survey.given = self.given.clone();
-        survey.digests = digests;
+        let survey = Survey {
+            history,
+            head: &head,
+            dirty: &dirty,
+            matcher: &matcher,
+            fingerprints: &fingerprints,
+            unowned: Unowned::Report,
+            given: self.given.clone(),
+            digests,
+            known: Default::default(),
+        };
         let one = |inputs: &Inputs| {
             let name = inputs.app.as_str();
             let asked = Asked { inputs, app_digest: DIGEST, live: self.live.get(name), topped: self.topped.get(name) };
