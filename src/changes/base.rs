@@ -98,7 +98,7 @@ pub struct Source {
     pub asked: bool,
 }
 
-/// What flag, environment and the CI's event (GitHub's, see [`event_text`]) offer, in order.
+/// What flag, environment and the CI's event (GitHub's, the text of the file `GITHUB_EVENT_PATH` names) offer, in order.
 #[must_use]
 pub fn sources(flag: Option<&str>, environment: &Environment, event: Option<&str>) -> Vec<Source> {
     let mut found = Vec::new();
@@ -136,12 +136,6 @@ pub fn sources(flag: Option<&str>, environment: &Environment, event: Option<&str
         offer(name, revisions, false);
     }
     found
-}
-
-/// The text of the file `GITHUB_EVENT_PATH` names; `None` when it is not set or cannot be read.
-#[must_use]
-pub fn event_text(environment: &Environment) -> Option<String> {
-    environment.get("GITHUB_EVENT_PATH").filter(|path| !path.is_empty()).and_then(|path| std::fs::read_to_string(path).ok())
 }
 
 /// The base commits in a GitHub event, the best first.

@@ -229,6 +229,9 @@ pub fn inputs_of(app: &App, shared: &Arc<Shared>, manifest: Option<&Manifest>, r
     rules.found.extend(rules.whole.clone().map(|dir| path_rule("directory", dir, Some(app.place.clone()))));
     let manifest_path = manifest.map(|manifest| manifest.path.clone()).or_else(|| app.dir.join(&app.manifest));
     rules.path("manifest", manifest_path, &app.place);
+    for file in manifest.into_iter().flat_map(|manifest| &manifest.files) {
+        rules.path("manifest", Some(file.clone()), &app.place);
+    }
     rules.path("manifest", app.compose.as_ref().and_then(|compose| app.dir.join(compose)), &app.place);
     for hook in app.hooks.values() {
         hook_rules(app, hook, &mut rules);
@@ -270,7 +273,9 @@ impl Rules {
 
     fn read(&mut self, read: &Read) {
         let rule = Rule { kind: "dockerfile", matches: read.text.clone(), place: Some(read.place.clone()), through: Vec::new() };
-        if !self.covers(&read.reach.start()) && !self.found.iter().any(|known| known.rule == rule) {
+        // Two contexts may hide different parts of one path: then both rules stand.
+        let known = |known: &InputRule| known.rule == rule && known.unseen.is_none();
+        if !self.covers(&read.reach.start()) && !self.found.iter().any(known) {
             self.found.push(InputRule { reach: read.reach.clone(), rule, unseen: read.unseen.clone() });
         }
     }
@@ -330,4 +335,4 @@ fn reach(pattern: &Pattern) -> Result<Reach> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,6 +12,7 @@ pub mod fingerprint;
 pub mod git;
 pub mod gitcli;
 pub mod inputs;
+pub mod reads;
 pub mod survey;
 mod tree;
 pub mod verdict;

@@ -7,6 +7,7 @@ use crate::changes::base::{self, Choice};
 use crate::changes::description::{Recorded, describe, fingerprint_in};
 use crate::changes::fingerprint::Fingerprints;
 use crate::changes::inputs::{Inputs, Shared, inputs_of};
+use crate::changes::reads::reads_of;
 use crate::changes::survey::{Asked, Survey, strict_base};
 use crate::changes::verdict::{self, Reason, Refusal, Verdict, Wishes};
 use crate::changes::{Change, History};
@@ -198,8 +199,11 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
     let head = &world.head.commit.id;
     let dirty = history.dirty()?;
     let shared = Shared::of(&world.config)?;
-    let inputs: Vec<Inputs> =
-        found.par_iter().map(|found| inputs_of(&found.app, &shared, found.manifest.as_deref(), &BTreeMap::new())).collect::<Result<_>>()?;
+    let inputs = |found: &Found| {
+        let reads = found.manifest.as_deref().map(|manifest| reads_of(manifest, history.root())).unwrap_or_default();
+        inputs_of(&found.app, &shared, found.manifest.as_deref(), &reads)
+    };
+    let inputs: Vec<Inputs> = found.par_iter().map(inputs).collect::<Result<_>>()?;
     let matcher = Matcher::new(&inputs);
     let fingerprints = Fingerprints::new(history, head, &dirty);
     let file = world.config.file.clone();

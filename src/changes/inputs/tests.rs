@@ -8,7 +8,7 @@ fn place(line: usize) -> Place {
     Place { file: "apps.yaml".into(), line, column: 1 }
 }
 
-fn app() -> App {
+pub(in crate::changes) fn app() -> App {
     App {
         name: AppName::new("web").unwrap(),
         dir: "apps/web".into(),
@@ -40,7 +40,7 @@ fn app() -> App {
     }
 }
 
-fn manifest(context: &str, dockerfile: &str, also_reads: &[&str]) -> Manifest {
+pub(in crate::changes) fn manifest(context: &str, dockerfile: &str, also_reads: &[&str]) -> Manifest {
     let image = ImageBuild {
         context: "/repo".into(),
         dockerfile: "/repo/Dockerfile".into(),
@@ -70,7 +70,14 @@ fn manifest(context: &str, dockerfile: &str, also_reads: &[&str]) -> Manifest {
     };
     let service = Service { name: ServiceName::new("web").unwrap(), place: place(1), image: None, build: Some(build) };
     let document = Document::parse("apps/web/convox.yml", "services: {}\n").unwrap();
-    Manifest { generation: 2, path: "apps/web/convox.yml".into(), document, services: vec![service] }
+    Manifest {
+        generation: 2,
+        path: "apps/web/convox.yml".into(),
+        document,
+        services: vec![service],
+        files: vec!["apps/web/convox.yml".into()],
+        warnings: vec![],
+    }
 }
 
 fn used(glob: &str, through: &[&str]) -> UsedPattern {

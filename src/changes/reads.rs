@@ -1,0 +1,121 @@
+//! What an app's builds read of the repository: its Dockerfiles' sources as paths of the repository, through `.dockerignore`.
+//!
+//! `dockerfile` tells what a Dockerfile says; this module brings it together with the context it is said about. What cannot
+//! be followed widens to the whole context: no Dockerfile, a variable without a value, a link on the way to a source.
+
+use super::dockerfile::{self, Origin, SourceRead};
+use super::inputs::{Reach, Read, Unseen};
+use crate::build::dockerignore::DockerIgnore;
+use crate::manifest::{Manifest, ServiceBuild};
+use crate::names::{RepoPath, ServiceName};
+use crate::yaml::Place;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What each built service reads, from the Dockerfiles in the work tree at `root`. A service whose Dockerfile cannot be read
+/// is not among them, so its whole context counts.
+#[must_use]
+pub fn reads_of(manifest: &Manifest, root: &Path) -> BTreeMap<ServiceName, Vec<Read>> {
+    let built = manifest.services.iter().filter_map(|service| Some((service, service.build.as_ref()?)));
+    built.filter_map(|(service, build)| Some((service.name.clone(), of_build(build, root)?))).collect()
+}
+
+fn of_build(build: &ServiceBuild, root: &Path) -> Option<Vec<Read>> {
+    let text = std::fs::read_to_string(build.dockerfile.under(root)).ok()?;
+    let found = dockerfile::reads(&text, &build.image.args);
+    let unseen = unseen(build, root);
+    let read = |reach: Reach, text: String, line: usize| {
+        let place = Place { file: build.dockerfile.to_string(), line, column: 1 };
+        Read { reach, text, place, unseen: unseen.clone() }
+    };
+    let whole = |line: usize, why: &str| read(Reach::Path(build.context.clone()), format!("{} ({why})", build.context), line);
+    if let Some((line, why)) = &found.whole_context {
+        return Some(vec![whole(*line, why)]);
+    }
+    // A named context is an input as a whole (`also_reads`); stages and images read nothing here.
+    let sources = found.sources.iter().filter(|source| source.from == Origin::Context);
+    let one = |source: &SourceRead| match reach(&build.context, &source.pattern) {
+        Some((path, reach)) if !has_link(root, &build.context, &path) => read(reach, path.to_string(), source.line),
+        Some(_) => whole(source.line, "a link leads elsewhere"),
+        None => whole(source.line, "its pattern is not understood"),
+    };
+    Some(sources.map(one).collect())
+}
+
+/// A source as a path of the repository, with what it reaches.
+fn reach(context: &RepoPath, pattern: &str) -> Option<(RepoPath, Reach)> {
+    let path = context.join(pattern)?;
+    if !pattern.contains(['*', '?', '[', '\\']) {
+        return Some((path.clone(), Reach::Path(path)));
+    }
+    // Braces are plain characters to Docker, and so is everything in the context's own path.
+    let pattern = pattern.replace('{', "[{]").replace('}', "[}]");
+    let context = globset::escape(std::str::from_utf8(context.as_bytes()).ok()?);
+    let glob = if context.is_empty() { pattern } else { format!("{context}/{pattern}") };
+    Some((path, Reach::of(&glob).ok()?))
+}
+
+/// True when a directory on the way from the context to `path`, or `path` itself, is a link: what it leads to is read.
+fn has_link(root: &Path, context: &RepoPath, path: &RepoPath) -> bool {
+    let from = context.under(root);
+    let full = path.under(root);
+    full.ancestors().take_while(|at| **at != *from).any(Path::is_symlink)
+}
+
+/// What `.dockerignore` hides, the Dockerfile's own one before the context's. One that Docker refuses hides nothing.
+fn unseen(build: &ServiceBuild, root: &Path) -> Option<Unseen> {
+    let mut own = build.dockerfile.under(root).into_os_string();
+    own.push(".dockerignore");
+    let text = std::fs::read_to_string(own).or_else(|_| std::fs::read_to_string(build.context.under(root).join(".dockerignore"))).ok()?;
+    let ignore = DockerIgnore::parse(&text).ok().filter(|ignore| !ignore.is_empty())?;
+    let context = build.context.clone();
+    Some(Arc::new(move |path: &RepoPath| path.below(&context).is_some_and(|rest| !rest.is_empty() && ignore.is_ignored(rest))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changes::inputs::tests::{app, manifest};
+    use crate::changes::inputs::{Shared, inputs_of};
+
+    /// The paths of `asked` that are inputs of `apps/web`, whose image is built from the repository's root.
+    fn inputs(dockerfile: Option<&str>, ignore: &str, asked: &[&str]) -> Vec<String> {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("libs/real")).unwrap();
+        std::os::unix::fs::symlink("real", root.path().join("libs/link")).unwrap();
+        if let Some(text) = dockerfile {
+            std::fs::write(root.path().join("Dockerfile"), text).unwrap();
+        }
+        std::fs::write(root.path().join(".dockerignore"), ignore).unwrap();
+        let manifest = manifest("", "Dockerfile", &[]);
+        let reads = reads_of(&manifest, root.path());
+        let inputs = inputs_of(&app(), &Arc::new(Shared::default()), Some(&manifest), &reads).unwrap();
+        asked.iter().filter(|path| inputs.contain(&RepoPath::from(**path))).map(|path| (*path).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_context_outside_counts_as_far_as_it_is_read() {
+        let asked =
+            ["apps/web/x", "apps/api/x", "libs/auth/x", "libs/auth/x.md", "libs/{a}/x", "libs/other", "Dockerfile", ".dockerignore"];
+        let own = ["apps/web/x", "Dockerfile", ".dockerignore"];
+        let plus = |more: &[&str]| -> Vec<String> {
+            asked.iter().filter(|path| own.contains(path) || more.contains(path)).map(|path| (*path).to_owned()).collect()
+        };
+        let table: Vec<(&str, Option<&str>, &str, Vec<String>)> = vec![
+            ("its app only", Some("FROM x\nCOPY apps/web /\n"), "", plus(&[])),
+            ("a library", Some("FROM x\nCOPY libs/auth /\n"), "", plus(&["libs/auth/x", "libs/auth/x.md"])),
+            ("a library, partly hidden", Some("FROM x\nCOPY libs/auth /\n"), "**/*.md\n", plus(&["libs/auth/x"])),
+            ("a pattern", Some("FROM x\nCOPY libs/a* /\n"), "", plus(&["libs/auth/x", "libs/auth/x.md"])),
+            ("braces are plain", Some("FROM x\nCOPY libs/{a}* /\n"), "", plus(&["libs/{a}/x"])),
+            ("everything", Some("FROM x\nCOPY . /\n"), "", plus(&asked)),
+            ("everything but", Some("FROM x\nCOPY . /\n"), "apps\nlibs/*\n!libs/other\n", plus(&["libs/other"])),
+            ("a variable the base image may set", Some("FROM x\nCOPY libs/$WHAT /\n"), "", plus(&asked)),
+            ("through a link", Some("FROM x\nCOPY libs/link /\n"), "", plus(&asked)),
+            ("no Dockerfile", None, "", plus(&asked)),
+        ];
+        for (name, dockerfile, ignore, expected) in table {
+            assert_eq!(inputs(dockerfile, ignore, &asked), expected, "{name}");
+        }
+    }
+}
