@@ -108,7 +108,7 @@ pub(crate) async fn run_hook(command: &HookCommand, step: &Step, context: &Conte
     let subject = step.subject();
     let stage = step.stage.name();
     context
-        .step(step, command.program.display().to_string(), async {
+        .step(step, command.shown(), async {
             context.ports.hooks.run(command, &progress, cancel).await.map_err(|error| match error {
                 HookError::Cancelled => Stop::Cancelled,
                 HookError::Timeout { .. } => Stop::failed(FailureClass::HookTimeout, format!("hook `{stage}` of `{subject}`: {error}"))
@@ -116,7 +116,7 @@ pub(crate) async fn run_hook(command: &HookCommand, step: &Step, context: &Conte
                 error => Stop::failed(FailureClass::Hook, format!("hook `{stage}` of `{subject}`: {error}")).hint(format!(
                     "run it by hand: (cd {} && {})",
                     command.directory.display(),
-                    command.program.display()
+                    command.shown()
                 )),
             })
         })
@@ -136,7 +136,7 @@ async fn build(app: &AppPlan, image: &ImagePlan, context: &Context) -> Result<()
             async move { context.ports.builder.build(&planned.build, &planned.labels, &progress, &cancel).await }
         };
         let work = async { limited(app.timeouts.build, &context.stop_builds, build).await.map_err(|error| build_stop(error, app, image)) };
-        context.step(&step, planned.build.dockerfile.display().to_string(), work).await
+        context.step(&step, planned.dockerfile.to_string(), work).await
     });
     let shared = planned.used_by.first().is_some_and(|first| *first != me);
     let id = match made.await {

@@ -289,6 +289,7 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
             let entry = plan.apps.entry(app_name(app)).or_insert_with(|| {
                 builds.push(BuildPlan {
                     build: ImageBuild { context_key: (*app).to_owned(), ..ImageBuild::default() },
+                    dockerfile: RepoPath::from("Dockerfile"),
                     labels: BTreeMap::new(),
                     used_by: vec![(app_name(app), web.clone())],
                     weight: 1,

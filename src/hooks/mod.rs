@@ -28,6 +28,16 @@ pub struct HookCommand {
     pub timeout: Duration,
 }
 
+impl HookCommand {
+    /// Program and arguments as people would type them in the hook's directory.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let program = self.program.strip_prefix(&self.directory).unwrap_or(&self.program);
+        let words = std::iter::once(program.display().to_string()).chain(self.args.iter().cloned());
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// How a hook failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum HookError {

@@ -12,7 +12,7 @@ use crate::changes::Head;
 use crate::config::{HookConfig, HookKind, TargetConfig, Timeouts};
 use crate::event::FailureClass;
 use crate::manifest::Manifest;
-use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, ReleaseId, Repository, RunId, ServiceName, Target};
+use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, ReleaseId, RepoPath, Repository, RunId, ServiceName, Target};
 use crate::registry::CreateOptions;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -96,6 +96,8 @@ pub struct Plan {
 pub struct BuildPlan {
     /// What is built.
     pub build: ImageBuild,
+    /// Its Dockerfile as people name it, relative to the repository.
+    pub dockerfile: RepoPath,
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
     /// Who uses it; the first one's progress shows it.

@@ -10,7 +10,7 @@ use crate::changes::Head;
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Result};
 use crate::manifest::{ImagePlace, Manifest, image_tags};
-use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, Repository, RunId, ServiceName, Target};
+use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, ServiceName, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -145,12 +145,25 @@ struct Builds {
 impl Builds {
     /// The index of a build that is the same but for its context key, or a new one. An app whose `before_build` may change
     /// the context shares with nobody else.
-    fn add(&mut self, app: &AppFacts, service: &ServiceName, build: &ImageBuild, labels: BTreeMap<String, String>) -> usize {
+    fn add(
+        &mut self,
+        app: &AppFacts,
+        service: &ServiceName,
+        build: &ImageBuild,
+        dockerfile: &RepoPath,
+        labels: BTreeMap<String, String>,
+    ) -> usize {
         let alone = app.hooks.contains_key(&HookKind::BeforeBuild).then(|| app.app.name.clone());
         let key = (alone, ImageBuild { context_key: String::new(), cache_from: Vec::new(), ..build.clone() });
         let weight = app.app.build.weight.max(1) as usize;
         let index = *self.index.entry(key).or_insert_with(|| {
-            self.list.push(BuildPlan { build: build.clone(), labels: BTreeMap::new(), used_by: Vec::new(), weight });
+            self.list.push(BuildPlan {
+                build: build.clone(),
+                dockerfile: dockerfile.clone(),
+                labels: BTreeMap::new(),
+                used_by: Vec::new(),
+                weight,
+            });
             self.list.len() - 1
         });
         let shared = &mut self.list[index];
@@ -214,7 +227,7 @@ fn app_plan(app: &AppFacts, facts: &Facts, builds: &mut Builds) -> Result<AppPla
                 }
                 let mut labels = labels(&facts.head, &fingerprint);
                 labels.extend(build.labels.clone());
-                ImageAction::Build { build: builds.add(app, &image.service, &spec, labels) }
+                ImageAction::Build { build: builds.add(app, &image.service, &spec, &build.dockerfile, labels) }
             }
         };
         images.push(image);

@@ -7,7 +7,7 @@
 use super::http::{Body, parse};
 use super::release::LOOKS;
 use super::{CallError, Convox, go_on, live, wire};
-use crate::event::Progress;
+use crate::event::{Output, Progress};
 use crate::names::BuildId;
 use crate::rack::{Deliver, ImageMover, RackError, RackInfo, StageRequest, Staged};
 use reqwest::Method;
@@ -33,7 +33,7 @@ impl Convox {
                 Deliver::External => "is pushed the images",
                 Deliver::Build | Deliver::Auto => "builds from the manifest and pulls the images",
             };
-            progress.notice(format!("rack `{}` (version {}) {word}", self.name, info.version));
+            progress.log(Output::Out, format!("rack `{}` (version {}) {word}", self.name, info.version));
         }
         let deadline = Instant::now() + request.timeout;
         // A version 3 rack stores an upload for an app it does not have without a word.
