@@ -90,7 +90,7 @@ pub struct Selection {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Base {
     /// Compare with this revision (its merge base with HEAD) instead of what runs on the racks
-    #[arg(long, value_name = "REV", env = "OFFBUILD_BASE")]
+    #[arg(long, value_name = "REV")]
     pub base: Option<String>,
     /// Deepen a shallow clone when the base is not here
     #[arg(long)]
@@ -252,6 +252,9 @@ pub struct PlanArgs {
     /// Plan with uncommitted changes
     #[arg(long)]
     pub allow_dirty: bool,
+    /// Ask neither racks nor registries: compare with --base, the CI's event or the default branch
+    #[arg(long)]
+    pub offline: bool,
     /// `text` or `json`
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -50,6 +50,7 @@ pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
         work: args.work,
         output: args.output,
         dry_run: args.dry_run,
+        offline: false,
     };
     run(global, &args.selection, ask, how, Some(&args.guards)).await
 }
@@ -65,6 +66,7 @@ pub(super) async fn build(global: &Global, args: cli::BuildArgs) -> Result<u8> {
         work: args.work,
         output: args.output,
         dry_run: false,
+        offline: false,
     };
     run(global, &args.selection, ask, how, None).await
 }
@@ -81,6 +83,7 @@ pub(super) async fn plan(global: &Global, args: cli::PlanArgs) -> Result<u8> {
         work,
         output: Output { format: args.format, ..Output::default() },
         dry_run: true,
+        offline: args.offline,
     };
     run(global, &args.selection, ask, how, None).await
 }
@@ -93,6 +96,8 @@ struct How {
     work: cli::Work,
     output: Output,
     dry_run: bool,
+    /// Neither racks nor registries are asked.
+    offline: bool,
 }
 
 async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards: Option<&cli::Guards>) -> Result<u8> {
@@ -100,14 +105,15 @@ async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards:
     let mut world = World::open(global, selection)?;
     let mut found = tokio::task::block_in_place(|| read::apps(&world))?;
     let jobs = jobs(how.work.jobs.as_deref().or(world.config.jobs.as_deref()))?;
-    let racks = world.rack_clients()?;
-    let live = read::live(&world, &racks).await;
-    if let Some(error) = read::no_rack(&live) {
+    let racks = if how.offline { BTreeMap::new() } else { world.rack_clients()? };
+    let live = if how.offline { None } else { Some(read::live(&world, &racks).await) };
+    if let Some(error) = live.as_ref().and_then(read::no_rack) {
         return Err(error);
     }
     let judge = |world: &World, found: &[Found]| {
-        let given = ask.base.base.as_deref().map(|base| read::chosen_base(world, Some(base))).transpose()?;
-        read::judge(world, found, Some(&live), &ask, given)
+        let base = ask.base.base.as_deref();
+        let given = (base.is_some() || how.offline).then(|| read::chosen_base(world, base)).transpose()?;
+        read::judge(world, found, live.as_ref(), &ask, given)
     };
     let mut judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
     if ask.base.fetch && tokio::task::block_in_place(|| read::fetch(&world, &judgement))? {
@@ -116,7 +122,9 @@ async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards:
         found = tokio::task::block_in_place(|| read::apps(&world))?;
         judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
     }
-    read::guard(&judgement)?;
+    if !how.dry_run {
+        read::guard(&judgement)?;
+    }
     let run = RunId::starting(OffsetDateTime::now_utc());
     let registries = world.registries();
     let plan = make_plan(&world, found, judgement, run, &how, jobs, &*registries).await?;
@@ -145,7 +153,7 @@ async fn make_plan(
 ) -> Result<Plan> {
     let deploys = judgement.targets.iter().any(|judged| judged.decision.verdict == Verdict::Deploy);
     let mut facts = read::facts(world, found, judgement, run)?;
-    if deploys {
+    if deploys && !how.offline {
         // No login where nothing is pushed.
         facts.existing = read::existing(&facts, registry).await?;
     }
