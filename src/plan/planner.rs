@@ -133,7 +133,19 @@ pub fn plan(facts: Facts, options: Options) -> Result<Plan> {
     for lane in &mut lanes {
         lane.after.retain(|rack| present.contains(rack));
     }
+    let lanes = in_turn(lanes);
     Ok(Plan { run: facts.run, head: facts.head, options, builds: builds.list, apps, lanes, notes: facts.notes, ci_url: facts.ci_url })
+}
+
+/// Lanes in the order in which they start; the configuration has refused circles.
+fn in_turn(mut waiting: Vec<LanePlan>) -> Vec<LanePlan> {
+    let mut lanes: Vec<LanePlan> = Vec::new();
+    while !waiting.is_empty() {
+        let placed = |rack: &RackName| lanes.iter().any(|lane| lane.rack == *rack);
+        let next = waiting.iter().position(|lane| lane.after.iter().all(placed)).unwrap_or(0);
+        lanes.push(waiting.remove(next));
+    }
+    lanes
 }
 
 #[derive(Default)]
