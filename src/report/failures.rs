@@ -158,8 +158,14 @@ pub fn go_on(state: &RunState) -> Vec<(String, String)> {
     if state.finished.is_none() {
         next.push(("to see what is live".to_owned(), "offbuild status".to_owned()));
     }
-    if outcomes().any(|outcome| matches!(outcome, TargetOutcome::Held { .. })) {
-        next.push(("to deploy what is held".to_owned(), "offbuild deploy --release-hold".to_owned()));
+    let held: Vec<String> = state
+        .targets
+        .iter()
+        .filter(|(_, target)| matches!(target.outcome, Some(TargetOutcome::Held { .. })))
+        .map(|(target, _)| format!(" --release-hold {target}"))
+        .collect();
+    if !held.is_empty() {
+        next.push(("to deploy what is held".to_owned(), format!("offbuild deploy{}", held.concat())));
     }
     next
 }
