@@ -4,6 +4,7 @@ mod changes;
 mod engine;
 mod hooks;
 mod journal;
+mod layers;
 mod rack;
 mod registry;
 mod sandbox;
