@@ -24,4 +24,5 @@ pub mod report;
 pub mod run;
 pub mod sandbox;
 pub mod secret;
+pub mod words;
 pub mod yaml;

@@ -10,7 +10,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::journal;
 use crate::names::{RackName, RunId};
-use crate::report::text::took;
+use crate::words::took;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};

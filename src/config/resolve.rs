@@ -168,11 +168,11 @@ impl<'a> Loading<'a> {
                 }
             }
             let poll = match &written.poll {
-                None => crate::rack::convox::POLL,
+                None => crate::rack::POLL,
                 Some(text) => text.duration().unwrap_or_else(|| {
                     let help = "write it as `5s` or `500ms`";
                     self.problem(&here.key("poll"), format!("`{}` is no length of time", text.0), help);
-                    crate::rack::convox::POLL
+                    crate::rack::POLL
                 }),
             };
             graph.insert(key, written.after.iter().map(String::as_str).collect::<Vec<_>>());

@@ -13,6 +13,9 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+/// How long to wait between two looks at an app or build when nothing else is said, as the convox CLI does.
+pub const POLL: Duration = Duration::from_secs(5);
+
 /// What a rack is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RackInfo {

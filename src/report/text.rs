@@ -1,23 +1,7 @@
 //! Small words every report uses: durations, sizes, numbers with their noun, lines made safe, tables and colour.
 
+pub use crate::words::{count, took};
 use anstyle::{AnsiColor, Style};
-
-/// `0.4s`, `41.2s`, `2m 03s`, `1h 02m`.
-#[must_use]
-pub fn took(millis: u64) -> String {
-    let seconds = millis / 1000;
-    match seconds {
-        0..=59 => format!("{seconds}.{}s", millis % 1000 / 100),
-        60..=3599 => format!("{}m {:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
-    }
-}
-
-/// `1 image`, `3 images`.
-#[must_use]
-pub fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
 
 /// `3.4 of 12.0 MB`.
 #[must_use]

@@ -34,9 +34,6 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-/// How long to wait between two looks at an app or build, as the convox CLI does.
-pub const POLL: Duration = Duration::from_secs(5);
-
 /// A rack.
 pub struct Convox {
     name: RackName,
@@ -49,7 +46,7 @@ pub struct Convox {
 
 impl Convox {
     /// Prepares a client for a rack; nothing is sent yet. `poll` is the time between two looks at an app or build
-    /// ([`POLL`]); waits before retries scale with it.
+    /// ([`super::POLL`]); waits before retries scale with it.
     ///
     /// # Errors
     /// [`RackError::Unsupported`] when the `ca_file` cannot be read or the login cannot be sent.

@@ -1,0 +1,484 @@
+//! What happens in a run, as values: the one thing between doing and showing.
+//!
+//! Everything a report needs is a field of an [`Event`]; the journal is the events, one JSON line each. Adapters see only
+//! a [`Progress`], the handle through which they tell about the step they are in. Every text passes the redactor in `stream`,
+//! so no sink can show a secret. Sending never blocks and never fails: a report that lags cannot delay a deploy.
+
+mod stream;
+
+use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, RackName, ReleaseId, RunId, ServiceName, Target};
+use crate::secret::Secret;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+pub use stream::{Acks, Events, Progress};
+
+/// The version of what leaves the program: journal lines, `--events`, `--format json`.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up from 0 within a run; the order of events.
+    pub seq: u64,
+    /// When, UTC.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+    /// A value a hook asked to be masked (`::add-mask::`), for the one report that tells the CI runner. Never written.
+    #[serde(skip)]
+    pub mask: Option<Secret>,
+}
+
+/// The stages an app or target goes through, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// `deploy/before_build.sh`.
+    BeforeBuild,
+    /// The image is built on the engine.
+    Build,
+    /// `deploy/after_build.sh`.
+    AfterBuild,
+    /// The image goes to its repository and its digest is read back.
+    Push,
+    /// An image that is in the registry already gets this commit's tag.
+    Retag,
+    /// A release is created on the rack without making it live.
+    Stage,
+    /// `deploy/before_release.sh`.
+    BeforeRelease,
+    /// The release is made live and awaited.
+    Promote,
+    /// `deploy/after_release.sh`.
+    AfterRelease,
+    /// `deploy/on_failure.sh`.
+    OnFailure,
+}
+
+impl Stage {
+    /// True for the stages that run the user's own commands.
+    #[must_use]
+    pub fn is_hook(self) -> bool {
+        matches!(self, Self::BeforeBuild | Self::AfterBuild | Self::BeforeRelease | Self::AfterRelease | Self::OnFailure)
+    }
+
+    /// The stage's name for people, as the events spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BeforeBuild => "before_build",
+            Self::Build => "build",
+            Self::AfterBuild => "after_build",
+            Self::Push => "push",
+            Self::Retag => "retag",
+            Self::Stage => "stage",
+            Self::BeforeRelease => "before_release",
+            Self::Promote => "promote",
+            Self::AfterRelease => "after_release",
+            Self::OnFailure => "on_failure",
+        }
+    }
+}
+
+/// Which step: a stage of an app, on a rack from [`Stage::Stage`] on, of one service for builds and pushes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Step {
+    /// The app.
+    pub app: AppName,
+    /// The rack, for the stages of a lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<RackName>,
+    /// The service, for builds and pushes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// The stage.
+    pub stage: Stage,
+}
+
+impl Step {
+    /// `app`, `app@rack`, `app/service`: who the step is for.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        let mut text = self.app.to_string();
+        if let Some(service) = &self.service {
+            text = format!("{text}/{service}");
+        }
+        if let Some(rack) = &self.rack {
+            text = format!("{text}@{rack}");
+        }
+        text
+    }
+}
+
+/// Why a step or target failed: a closed list, so that reports and scripts can tell failures apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureClass {
+    /// A hook ended with a code that is not 0.
+    Hook,
+    /// A hook ran out of time.
+    HookTimeout,
+    /// The image build failed.
+    Build,
+    /// The image build ran out of time.
+    BuildTimeout,
+    /// The push failed.
+    Push,
+    /// The tag exists with other content.
+    TagConflict,
+    /// The registry could not be used.
+    Registry,
+    /// The engine could not be used.
+    Engine,
+    /// The rack refused the login.
+    RackLogin,
+    /// The rack could not be reached.
+    RackUnreachable,
+    /// The rack refused or failed a call.
+    Rack,
+    /// The rack's own build failed.
+    RackBuild,
+    /// The rack's own build ran out of time.
+    RackBuildTimeout,
+    /// The promote was refused.
+    Promote,
+    /// The promote ran out of time; what is live was read and is said.
+    PromoteTimeout,
+    /// Another release overtook this one.
+    Overtaken,
+    /// A guard refused right before the promote.
+    Guard,
+}
+
+impl FailureClass {
+    /// The class as events spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hook => "hook",
+            Self::HookTimeout => "hook-timeout",
+            Self::Build => "build",
+            Self::BuildTimeout => "build-timeout",
+            Self::Push => "push",
+            Self::TagConflict => "tag-conflict",
+            Self::Registry => "registry",
+            Self::Engine => "engine",
+            Self::RackLogin => "rack-login",
+            Self::RackUnreachable => "rack-unreachable",
+            Self::Rack => "rack",
+            Self::RackBuild => "rack-build",
+            Self::RackBuildTimeout => "rack-build-timeout",
+            Self::Promote => "promote",
+            Self::PromoteTimeout => "promote-timeout",
+            Self::Overtaken => "overtaken",
+            Self::Guard => "guard",
+        }
+    }
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum StepOutcome {
+    /// Well.
+    Done,
+    /// It failed.
+    Failed {
+        /// The class.
+        class: FailureClass,
+        /// What failed and why, one line or a short excerpt.
+        message: String,
+        /// What to do next.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+    /// The rack went back to the release it had.
+    RolledBack {
+        /// What the rack said.
+        message: String,
+    },
+    /// Stopped by a signal or by another failure.
+    Cancelled,
+}
+
+/// How a target ended; each ends in exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum TargetOutcome {
+    /// The release of this run is live.
+    Deployed {
+        /// The release.
+        release: ReleaseId,
+    },
+    /// Staged and, by request (`--no-promote`), not promoted.
+    Staged {
+        /// The release.
+        release: ReleaseId,
+    },
+    /// What runs there is what this commit asks for.
+    UpToDate,
+    /// A step failed.
+    Failed {
+        /// The step.
+        stage: Stage,
+        /// The class.
+        class: FailureClass,
+        /// What and why.
+        message: String,
+        /// What to do next.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+    /// The rack rolled the promote back.
+    RolledBack {
+        /// What the rack said.
+        message: String,
+    },
+    /// Something it comes after did not end well.
+    Blocked {
+        /// What it waited for: an app, a target or a rack.
+        by: String,
+    },
+    /// Somebody rolled it back by hand, and its inputs have not changed since.
+    Held {
+        /// The commit it was rolled back from, when known.
+        from: Option<CommitId>,
+    },
+    /// The live commit is newer than this one.
+    Stale {
+        /// What is live.
+        live: CommitId,
+    },
+    /// Stopped while something of it ran.
+    Cancelled,
+    /// Nothing of it was begun.
+    NotAttempted {
+        /// Why.
+        why: String,
+    },
+}
+
+impl TargetOutcome {
+    /// True when the target ended as asked.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Deployed { .. } | Self::Staged { .. } | Self::UpToDate)
+    }
+
+    /// The word of the final table: `deployed`, `failed(build)`, …
+    #[must_use]
+    pub fn word(&self) -> String {
+        match self {
+            Self::Deployed { .. } => "deployed".to_owned(),
+            Self::Staged { .. } => "staged".to_owned(),
+            Self::UpToDate => "up-to-date".to_owned(),
+            Self::Failed { class, .. } => format!("failed({})", class.name()),
+            Self::RolledBack { .. } => "rolled-back".to_owned(),
+            Self::Blocked { by } => format!("blocked({by})"),
+            Self::Held { .. } => "held".to_owned(),
+            Self::Stale { .. } => "stale".to_owned(),
+            Self::Cancelled => "cancelled".to_owned(),
+            Self::NotAttempted { .. } => "not-attempted".to_owned(),
+        }
+    }
+}
+
+/// Which of a program's two outputs a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Output {
+    /// Standard output, or a stream that does not tell.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The first event.
+    RunStarted {
+        /// [`FORMAT_VERSION`].
+        version: u32,
+        /// The run.
+        run: RunId,
+        /// The command line's verb: `deploy`, `build`, …
+        command: String,
+        /// HEAD.
+        commit: CommitId,
+        /// First line of HEAD's message.
+        subject: String,
+        /// The branch, when HEAD is on one.
+        branch: Option<String>,
+        /// Where CI shows this run, when it runs in CI.
+        ci_url: Option<String>,
+        /// Who runs it, `user@host`.
+        #[serde(default)]
+        by: String,
+    },
+    /// A target has its verdict.
+    TargetPlanned {
+        /// The target.
+        target: Target,
+        /// `deploy`, `up-to-date`, …
+        verdict: String,
+        /// The reasons, each one line.
+        reasons: Vec<String>,
+        /// The commit it was compared with.
+        base: Option<CommitId>,
+        /// Where that commit came from.
+        base_source: String,
+        /// The release that is live before this run.
+        live_release: Option<ReleaseId>,
+    },
+    /// An image is in the plan.
+    ImagePlanned {
+        /// The app.
+        app: AppName,
+        /// The service.
+        service: ServiceName,
+        /// The app's fingerprint.
+        fingerprint: Fingerprint,
+        /// `build`, `reuse`, `present`.
+        action: String,
+        /// The reference that will be pushed.
+        reference: String,
+    },
+    /// The plan is made and the doing begins.
+    PlanReady {
+        /// Distinct builds to run.
+        builds: usize,
+        /// Targets to deploy.
+        targets: usize,
+        /// Builds in flight at most.
+        jobs: usize,
+    },
+    /// A step began; written to disk before anything is done.
+    StepStarted {
+        /// The step.
+        step: Step,
+        /// What exactly: a command, an image, a release.
+        detail: String,
+    },
+    /// One line of a step's output.
+    Log {
+        /// The step.
+        step: Step,
+        /// Which output.
+        output: Output,
+        /// The line, without its end.
+        line: String,
+    },
+    /// A BuildKit step changed.
+    BuildStep {
+        /// The step.
+        step: Step,
+        /// BuildKit's name of it, as `[2/4] RUN …`.
+        name: String,
+        /// True when it came from the cache.
+        cached: bool,
+        /// True when it is over.
+        done: bool,
+        /// How long it took, milliseconds, when it is over.
+        millis: Option<u64>,
+        /// BuildKit's error, when it failed.
+        error: Option<String>,
+    },
+    /// How far a transfer is, in bytes.
+    Transfer {
+        /// The step.
+        step: Step,
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all, when known.
+        total: Option<u64>,
+    },
+    /// Something worth knowing that is no failure (a cache that could not be imported, a clipped log).
+    Notice {
+        /// The step, when it belongs to one.
+        step: Option<Step>,
+        /// What.
+        message: String,
+    },
+    /// An image is in its repository and its digest was read back.
+    ImagePushed {
+        /// The app.
+        app: AppName,
+        /// The service.
+        service: ServiceName,
+        /// The reference with tag.
+        reference: String,
+        /// Its digest.
+        digest: Digest,
+        /// True when it was built by this run.
+        built: bool,
+    },
+    /// A release was created on a rack, not live yet.
+    ReleaseStaged {
+        /// The target.
+        target: Target,
+        /// The rack's build.
+        build: BuildId,
+        /// The release.
+        release: ReleaseId,
+    },
+    /// The status of an app on a rack was read during a promote.
+    RackStatus {
+        /// The target.
+        target: Target,
+        /// `running`, `updating`, `rollback`, …
+        status: String,
+        /// The active release, when there is one.
+        release: Option<ReleaseId>,
+    },
+    /// A step ended; written to disk before anything else is begun.
+    StepFinished {
+        /// The step.
+        step: Step,
+        /// How long it took, milliseconds.
+        millis: u64,
+        /// How.
+        #[serde(flatten)]
+        outcome: StepOutcome,
+    },
+    /// A target has its outcome.
+    TargetFinished {
+        /// The target.
+        target: Target,
+        /// How long its steps in the lane took, milliseconds.
+        millis: u64,
+        /// What.
+        #[serde(flatten)]
+        outcome: TargetOutcome,
+    },
+    /// A signal asked the run to stop.
+    Interrupted {
+        /// `INT` or `TERM`.
+        signal: String,
+        /// True for the second one.
+        now: bool,
+    },
+    /// The last event.
+    RunFinished {
+        /// The exit code.
+        code: u8,
+        /// How long the run took, milliseconds.
+        millis: u64,
+    },
+}
+
+impl EventKind {
+    /// True for what the journal must have on disk before the run goes on.
+    #[must_use]
+    pub fn is_lifecycle(&self) -> bool {
+        !matches!(self, Self::Log { .. } | Self::BuildStep { .. } | Self::Transfer { .. })
+    }
+}
+
+
+#[cfg(test)]
+mod tests;

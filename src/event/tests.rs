@@ -1,0 +1,150 @@
+//! Every kind of event, written, read, redacted and streamed.
+
+use super::*;
+use crate::secret::{Redactor, Secret};
+
+fn step(stage: Stage) -> Step {
+    Step { app: AppName::new("web").unwrap(), rack: Some(RackName::new("staging").unwrap()), service: None, stage }
+}
+
+/// One of every kind, and of every outcome.
+fn every_kind() -> Vec<EventKind> {
+    let target = Target { app: AppName::new("web").unwrap(), rack: RackName::new("org/prod").unwrap() };
+    let commit = CommitId::new("a".repeat(40)).unwrap();
+    let (release, build) = (ReleaseId::new("RABC").unwrap(), BuildId::new("BABC").unwrap());
+    let text = || "a \"text\"\n\u{1b}[1m".to_owned();
+    let mut kinds = vec![
+        EventKind::RunStarted {
+            version: FORMAT_VERSION,
+            run: RunId::new("20260102-030405-abcd").unwrap(),
+            command: "deploy".to_owned(),
+            commit: commit.clone(),
+            subject: text(),
+            branch: None,
+            ci_url: Some(text()),
+            by: "ann@host".to_owned(),
+        },
+        EventKind::TargetPlanned {
+            target: target.clone(),
+            verdict: "deploy".to_owned(),
+            reasons: vec![text()],
+            base: Some(commit.clone()),
+            base_source: "rack".to_owned(),
+            live_release: Some(release.clone()),
+        },
+        EventKind::ImagePlanned {
+            app: target.app.clone(),
+            service: ServiceName::new("web").unwrap(),
+            fingerprint: Fingerprint::new("0".repeat(24)).unwrap(),
+            action: "build".to_owned(),
+            reference: text(),
+        },
+        EventKind::PlanReady { builds: 1, targets: 2, jobs: 3 },
+        EventKind::StepStarted { step: step(Stage::Build), detail: text() },
+        EventKind::Log { step: step(Stage::BeforeBuild), output: Output::Err, line: text() },
+        EventKind::BuildStep {
+            step: step(Stage::Build),
+            name: text(),
+            cached: true,
+            done: true,
+            millis: Some(u64::MAX),
+            error: Some(text()),
+        },
+        EventKind::Transfer { step: step(Stage::Push), current: 1, total: None },
+        EventKind::Notice { step: None, message: text() },
+        EventKind::Notice { step: Some(step(Stage::Retag)), message: text() },
+        EventKind::ImagePushed {
+            app: target.app.clone(),
+            service: ServiceName::new("web").unwrap(),
+            reference: text(),
+            digest: Digest::new(format!("sha256:{}", "1".repeat(64))).unwrap(),
+            built: true,
+        },
+        EventKind::ReleaseStaged { target: target.clone(), build, release: release.clone() },
+        EventKind::RackStatus { target: target.clone(), status: text(), release: None },
+        EventKind::Interrupted { signal: "INT".to_owned(), now: false },
+        EventKind::RunFinished { code: 130, millis: 7 },
+    ];
+    let failed = StepOutcome::Failed { class: FailureClass::HookTimeout, message: text(), hint: Some(text()) };
+    for outcome in [StepOutcome::Done, failed, StepOutcome::RolledBack { message: text() }, StepOutcome::Cancelled] {
+        kinds.push(EventKind::StepFinished { step: step(Stage::Promote), millis: 1, outcome });
+    }
+    for outcome in [
+        TargetOutcome::Deployed { release: release.clone() },
+        TargetOutcome::Staged { release },
+        TargetOutcome::UpToDate,
+        TargetOutcome::Failed { stage: Stage::OnFailure, class: FailureClass::Guard, message: text(), hint: None },
+        TargetOutcome::RolledBack { message: text() },
+        TargetOutcome::Blocked { by: text() },
+        TargetOutcome::Held { from: None },
+        TargetOutcome::Stale { live: commit },
+        TargetOutcome::Cancelled,
+        TargetOutcome::NotAttempted { why: text() },
+    ] {
+        kinds.push(EventKind::TargetFinished { target: target.clone(), millis: 1, outcome });
+    }
+    kinds
+}
+
+#[test]
+fn every_event_comes_back_from_json_as_it_was() {
+    for (seq, kind) in (0..).zip(every_kind()) {
+        let event = Event { seq, time: time::macros::datetime!(2026-01-02 03:04:05.123 UTC), kind, mask: None };
+        let line = serde_json::to_string(&event).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event, "{line}");
+    }
+}
+
+#[test]
+fn what_older_journals_lack_has_a_default() {
+    let line = r#"{"seq":0,"time":"2026-01-02T03:04:05Z","event":"run-started","version":1,"run":"r1","command":"deploy",
+        "commit":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","subject":"s","branch":null,"ci_url":null}"#;
+    assert!(serde_json::from_str::<Event>(line).is_ok());
+}
+
+#[test]
+fn no_text_of_any_event_escapes_the_redactor() {
+    let (events, mut receiver) = Events::new(Redactor::default());
+    events.redactor().register(&Secret::new("a \"text\""));
+    every_kind().into_iter().for_each(|kind| events.send(kind));
+    while let Ok(event) = receiver.try_recv() {
+        // References are made of checked names, so a secret cannot be in one.
+        if !matches!(event.kind, EventKind::ImagePlanned { .. } | EventKind::ImagePushed { .. }) {
+            assert!(!serde_json::to_string(&event).unwrap().contains("text"), "{event:?}");
+        }
+    }
+}
+
+#[test]
+fn a_value_a_hook_masks_is_masked_from_then_on_and_handed_to_the_runner_only() {
+    let (events, mut receiver) = Events::new(Redactor::default());
+    let log = |line: &str| events.progress(step(Stage::BeforeBuild)).log(Output::Out, line);
+    log("::add-mask::hunter%25two");
+    log("it is hunter%two");
+    let first = receiver.try_recv().unwrap();
+    assert_eq!(first.mask.as_ref().map(Secret::expose), Some("hunter%25two"));
+    assert!(!serde_json::to_string(&first).unwrap().contains("hunter"));
+    assert!(matches!(receiver.try_recv().unwrap().kind, EventKind::Log { line, .. } if line == "it is ***"));
+}
+
+#[tokio::test]
+async fn record_waits_for_the_journal_and_for_nobody_else() {
+    let (events, receiver) = Events::new(Redactor::default());
+    let kind = || EventKind::Notice { step: None, message: String::new() };
+    events.record(kind()).await; // no journal: at once, even with an undrained receiver
+    let acks = events.acks();
+    acks.through(0);
+    let waiting = tokio::spawn({
+        let events = events.clone();
+        async move { events.record(kind()).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    acks.through(1);
+    waiting.await.unwrap();
+    let waiting = tokio::spawn(async move { events.record(kind()).await });
+    tokio::task::yield_now().await;
+    drop((acks, receiver)); // the consumer is gone
+    waiting.await.unwrap();
+}
