@@ -52,7 +52,7 @@ pub enum Command {
     Config(ConfigArgs),
     /// Show what is live where
     Status(Selection),
-    /// Write an apps.yaml that explains every key
+    /// Write an apps.yaml for the apps that are there
     Init(InitArgs),
     /// Print the JSON Schema of apps.yaml
     Schema,
@@ -294,6 +294,9 @@ pub struct ConfigArgs {
 /// `offbuild init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
+    /// Print the example that explains every key, and write nothing
+    #[arg(long)]
+    pub full: bool,
     /// Print it, write nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -2,9 +2,9 @@
 # Everything CI checks: formatting, lints, all tests, docs. Brings what is missing first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=tests/services.sh
 . tests/services.sh
 need_services
-export PATH=$PATH:/usr/sbin:/sbin
 cargo fmt --check
 cargo clippy --quiet --all-targets --locked -- -D warnings
 RUST_BACKTRACE=0 cargo test --locked "$@"

@@ -479,6 +479,5 @@ impl EventKind {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

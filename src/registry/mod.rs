@@ -2,13 +2,14 @@
 //!
 //! [`Registry`] is the port, `registries` its adapter: one client per host, made when the host is first asked for. `ecr`
 //! speaks AWS's API (`aws` makes its client and reads its errors), `oci` the distribution API every registry has (`auth`
-//! does its logins, `http` its requests); `credentials` reads Docker's config file; `shared` lets callers share one fetch.
+//! does its logins, `http` its requests); `host` reads host names, `credentials` reads Docker's config file; `shared` lets callers share one fetch.
 //! The layers themselves go through the engine ([`crate::build::Builder::push`]).
 
 mod auth;
 mod aws;
 pub mod credentials;
 pub mod ecr;
+pub mod host;
 mod http;
 pub mod oci;
 pub mod registries;
@@ -81,7 +82,7 @@ impl RegistryError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Login { hint, .. } => Some(hint.clone()),
-            Self::NoRepository { repository } => Some(match ecr::EcrHost::parse(&repository.host) {
+            Self::NoRepository { repository } => Some(match host::EcrHost::parse(&repository.host) {
                 Some(ecr) => format!(
                     "set `create: true` under `registry:` in `apps.yaml`, or run `aws ecr create-repository --region {} --repository-name {}`",
                     ecr.region, repository.path

@@ -2,7 +2,8 @@
 
 use super::auth::Logins;
 use super::credentials::DockerLogins;
-use super::ecr::{Ecr, EcrApi, EcrHost};
+use super::ecr::{Ecr, EcrApi};
+use super::host::EcrHost;
 use super::http::Http;
 use super::oci::Oci;
 use super::{CreateOptions, Login, Registry, RegistryError};

@@ -1,13 +1,12 @@
-//! Commands that only tell: `validate`, `config`, `status`, `init`.
+//! Commands that only tell: `validate`, `config`, `status`.
 
 use super::read;
-use super::world::{World, here};
-use crate::cli::{ConfigArgs, Global, InitArgs, Selection};
+use super::world::World;
+use crate::cli::{ConfigArgs, Global, Selection};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::names::{AppName, RackName, Target};
 use crate::report::text::table;
-use std::io::Write as _;
 
 /// `offbuild validate`: everything that can be wrong without asking anybody.
 pub(super) fn validate(global: &Global) -> Result<u8> {
@@ -82,20 +81,4 @@ pub(super) async fn status(global: &Global, selection: &Selection) -> Result<u8>
     let text: String = table(&rows, None).into_iter().map(|line| format!("{}\n", line.trim_end())).collect();
     super::print(&text)?;
     Ok(if live.values().any(Result::is_err) { crate::error::Kind::Unusable.exit_code() } else { 0 })
-}
-
-/// `offbuild init`: the example configuration, never over what is there.
-pub(super) fn init(global: &Global, args: &InitArgs) -> Result<u8> {
-    if args.dry_run {
-        return super::print(config::EXAMPLE);
-    }
-    let path = here(global)?.join(config::FILE_NAME);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {
-        let error_is_there = error.kind() == std::io::ErrorKind::AlreadyExists;
-        let message = format!("`{}` {}", path.display(), if error_is_there { "is there already" } else { "cannot be written" });
-        Error::config(message).because(error).hint("see what would be written: offbuild init --dry-run")
-    })?;
-    file.write_all(config::EXAMPLE.as_bytes())
-        .map_err(|error| Error::config(format!("`{}` cannot be written", path.display())).because(error))?;
-    super::print(&format!("wrote {}; change it, then: offbuild validate\n", path.display()))
 }

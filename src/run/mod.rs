@@ -7,6 +7,7 @@ mod changed;
 mod demo;
 mod deploy;
 mod info;
+mod init;
 mod past;
 mod read;
 mod sandbox;
@@ -59,7 +60,7 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Status(selection) => info::status(&global, &selection).await,
         Command::Validate => info::validate(&global),
         Command::Config(args) => info::config(&global, &args),
-        Command::Init(args) => info::init(&global, &args),
+        Command::Init(args) => init::init(&global, &args),
         Command::Schema => print(&format!("{:#}\n", crate::config::schema())),
         Command::History => past::history(&global),
         Command::Show(args) => past::show(&global, &args),

@@ -63,10 +63,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("rack::login", &["error", "secret", "config", "rack"]),
     ("registry::registries", &["names", "secret", "config", "registry"]),
     // The other side of the wire; the product does not know it.
-    ("sandbox", &["names", "secret", "error"]),
+    ("sandbox", &["names", "secret", "error", "yaml", "registry"]),
     ("cli", &["plan"]),
 ];
-
 
 /// Lines of a file without its tests. Longer ones are split, by step or by what comes out.
 const LINES: usize = 500;
@@ -90,7 +89,8 @@ fn modules_name_only_what_lies_below_them() {
                 // A port's own files, but not the port itself: it does not know who serves it.
                 Some(adapter) => {
                     let port = adapter.split("::").next().unwrap_or_default();
-                    let same_port = within(&module, port) && (ADAPTERS.iter().any(|other| within(&module, other)) || OPENS.contains(&(module.as_str(), to.as_str())));
+                    let same_port = within(&module, port)
+                        && (ADAPTERS.iter().any(|other| within(&module, other)) || OPENS.contains(&(module.as_str(), to.as_str())));
                     same_port || allowed.contains(adapter)
                 }
                 None => within(to, row) || allowed.iter().any(|allowed| within(to, allowed)),
@@ -281,9 +281,8 @@ fn paths(module: &str, code: &str, modules: &BTreeSet<String>) -> BTreeSet<Strin
         };
         follow(&tokens, at + 1, &start, &mut found);
     }
-    let module_of = |path: &[String]| {
-        (1..=path.len()).rev().map(|length| path[..length].join("::")).find(|prefix| modules.contains(prefix))
-    };
+    let module_of =
+        |path: &[String]| (1..=path.len()).rev().map(|length| path[..length].join("::")).find(|prefix| modules.contains(prefix));
     let mut names: BTreeSet<String> = found.iter().filter_map(|path| module_of(path)).collect();
     names.remove(module);
     names

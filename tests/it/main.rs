@@ -6,6 +6,7 @@ mod hooks;
 mod journal;
 mod layers;
 mod rack;
+mod readme;
 mod registry;
 mod sandbox;
 #[allow(dead_code, reason = "each area uses its part of what the tests stand on")]
