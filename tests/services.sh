@@ -72,8 +72,7 @@ need_engine() {
   have dockerd docker.io iptables
   have iptables iptables
   # Installing the package may have started it, where something starts services.
-  local i
-  for i in 1 2 3 4; do
+  for _ in 1 2 3 4; do
     engine_answers && return
     sleep 0.5
   done
@@ -81,7 +80,7 @@ need_engine() {
   say "starting dockerd"
   local log=${TMPDIR:-/tmp}/offbuild-dockerd.log
   as_root sh -c "setsid dockerd >'$log' 2>&1 </dev/null &"
-  for i in $(seq 120); do
+  for _ in $(seq 120); do
     engine_answers && return
     sleep 0.5
   done
