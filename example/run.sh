@@ -4,5 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/services.sh
 . tests/services.sh
+need_rust
 need_engine
 exec cargo run --quiet --locked -- demo "$@"

@@ -4,9 +4,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/services.sh
 . tests/services.sh
+need_rust
 need_services
 cargo fmt --check
 cargo clippy --quiet --all-targets --locked -- -D warnings
 RUST_BACKTRACE=0 cargo test --locked "$@"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items --locked
+# The tests hold the same rules without it; this reads licence texts too.
 if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the demo and the tests need on a Debian machine: a Docker Engine that answers, and, for the tests, a registry,
 # htpasswd and an ECR API. Installs only what is missing, and asks the package index only then; starts an engine only when none
-# answers. Source it, then call `need_engine` or `need_services`.
+# answers. Source it, then call `need_rust` and `need_engine` or `need_services`.
 
 # What Debian keeps out of the path of ordinary users.
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -55,6 +55,18 @@ need_cgroups() {
   say "mounting /sys/fs/cgroup"
   as_root mkdir -p /sys/fs/cgroup
   as_root mount -t cgroup2 cgroup2 /sys/fs/cgroup || say "it cannot be mounted; the engine may not start"
+}
+
+# Rust is there by the reader's own doing; only what its smallest profile leaves out is added.
+need_rust() {
+  if ! command -v cargo >/dev/null; then
+    export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    command -v cargo >/dev/null || { say "cargo is missing: https://rustup.rs"; return 1; }
+  fi
+  if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+    say "adding rustfmt and clippy"
+    rustup component add rustfmt clippy >&2
+  fi
 }
 
 need_engine() {

@@ -1,6 +1,7 @@
 //! The integration tests: the binary in a scrubbed environment against real services on loopback.
 
 mod changes;
+mod dependencies;
 mod engine;
 mod hooks;
 mod journal;
