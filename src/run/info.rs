@@ -7,6 +7,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::names::{AppName, RackName, Target};
 use crate::report::text::table;
+use crate::words::count;
 
 /// `offbuild validate`: everything that can be wrong without asking anybody.
 pub(super) fn validate(global: &Global) -> Result<u8> {
@@ -16,7 +17,7 @@ pub(super) fn validate(global: &Global) -> Result<u8> {
     for warning in found.iter().filter_map(|found| found.manifest.as_ref()).flat_map(|manifest| &manifest.warnings) {
         eprintln!("warning: {}: {}", warning.place, warning.message);
     }
-    super::print(&format!("{} apps, {targets} targets, no problems\n", found.len()))
+    super::print(&format!("{}, {}, no problems\n", count(found.len(), "app"), count(targets, "target")))
 }
 
 /// `offbuild config app@rack`: each value and where it comes from.

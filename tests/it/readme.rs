@@ -19,7 +19,7 @@ fn every_configuration_in_the_readme_loads() {
         repo.write("apps.yaml", configuration);
         repo.commit("The README's configuration");
         let done = Offbuild::new(&repo.root(), repo.dir.path()).run(&["validate"]).code(0);
-        assert!(done.stdout.starts_with("1 app"), "{}", done.stdout);
+        assert!(done.stdout.starts_with("1 app, 1 target, "), "{}", done.stdout);
     }
 }
 
