@@ -2,6 +2,7 @@
 
 mod changes;
 mod dependencies;
+mod deploy;
 mod engine;
 mod hooks;
 mod journal;

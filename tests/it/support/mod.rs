@@ -3,7 +3,9 @@
 
 pub mod engine;
 pub mod repo;
+pub mod sandbox;
 pub mod services;
+pub mod world;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,112 @@
+//! What is refused, and what is deployed all the same.
+
+use crate::support::repo::git;
+use crate::support::sh;
+use crate::support::world::{Setup, World};
+use offbuild::event::{EventKind, Stage};
+use offbuild::sandbox::Version;
+
+/// A clone of the world's repository with only its last commit.
+fn shallow(world: &World) -> std::path::PathBuf {
+    let place = world.aside("clone");
+    let from = format!("file://{}", world.repo.root().display());
+    sh(&mut git(world.repo.dir.path(), &["clone", "-q", "--depth", "1", &from, place.to_str().unwrap()]));
+    place
+}
+
+#[test]
+fn uncommitted_inputs_are_refused_and_tagged_as_dirty_when_allowed() {
+    let world = Setup::new(&["api", "web"]).start();
+    world.page("web", "uncommitted");
+    let before = world.sandbox.requests().len();
+    let run = world.run(&["deploy"]).code(4).says("web@staging").says("apps/web/page");
+    assert!(run.events.is_empty());
+    let sent = world.sandbox.requests().split_off(before);
+    assert!(sent.iter().all(|request| request.method == "GET"), "{sent:?}");
+
+    let run = world.run(&["deploy", "--allow-dirty"]).code(0).outcomes(&["api@staging deployed", "web@staging deployed"]);
+    let pushed: Vec<&str> = run
+        .kinds()
+        .filter_map(|kind| match kind {
+            EventKind::ImagePushed { reference, .. } => Some(reference.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pushed.len(), 2);
+    // Only the app whose inputs are dirty.
+    assert_eq!(pushed.iter().filter(|reference| reference.contains("-dirty.")).count(), 1, "{pushed:?}");
+    assert!(world.tags("web").iter().any(|tag| tag.contains("-dirty.")), "{:?}", world.tags("web"));
+}
+
+#[test]
+fn a_clone_of_depth_1_still_deploys_only_what_changed() {
+    let world = Setup::new(&["api", "web"]).start();
+    world.run(&["deploy"]).code(0);
+    world.page("web", "second").repo.commit("second");
+    let clone = shallow(&world);
+    let offbuild = world.offbuild().directory(&clone);
+    let run = world.run_as(&offbuild, &["deploy"]).code(0).outcomes(&["api@staging up-to-date", "web@staging deployed"]);
+    assert_eq!(run.begun(Stage::Build), ["web/web"]);
+    assert_eq!(world.sandbox.promotes("staging", "api"), 1);
+}
+
+#[test]
+fn a_base_that_is_missing_is_deployed_over_with_the_command_that_brings_it() {
+    let world = Setup::new(&["web"]).start();
+    // Somebody else's release: a commit that is not here, and no fingerprint.
+    world.run(&["deploy"]).code(0);
+    world.page("web", "second").repo.commit("second");
+    let live = world.sandbox.live("staging", "web");
+    let release = world.sandbox.call("GET", "staging", &format!("/apps/web/releases/{}", live.release), &[]);
+    let release: serde_json::Value = serde_json::from_str(&release).unwrap();
+    let build = format!("/apps/web/builds/{}", release["build"].as_str().unwrap());
+    world.sandbox.call("PUT", "staging", &build, &[("description", "by hand")]);
+    let clone = shallow(&world);
+    let offbuild = world.offbuild().directory(&clone);
+    world.run_as(&offbuild, &["deploy", "--strict-base"]).code(3).says("git fetch");
+    assert_eq!(world.sandbox.live("staging", "web"), crate::support::sandbox::LiveApp { description: "by hand".to_owned(), ..live });
+    let run = world.run_as(&offbuild, &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    let reasons = run.reasons("web@staging").join("\n");
+    assert!(reasons.contains("base-unreachable") && reasons.contains("git fetch"), "{reasons}");
+}
+
+#[test]
+fn a_protected_rack_needs_a_yes() {
+    let world = Setup::new(&["web"]).rack("production", Version::V3, "protected: true").start();
+    let before = world.sandbox.requests().len();
+    let run = world.run(&["deploy"]).code(4).says("production").says("--yes");
+    assert!(run.events.is_empty());
+    assert!(world.sandbox.requests().split_off(before).iter().all(|request| request.method == "GET"));
+    world.run(&["deploy", "--rack", "staging"]).code(0);
+    world.run(&["deploy", "--yes"]).code(0).outcomes(&["web@production deployed", "web@staging up-to-date"]);
+    // Nothing is to be released there now, so nothing is asked.
+    world.run(&["deploy"]).code(0);
+}
+
+#[test]
+fn while_one_run_holds_the_rack_another_is_told_who() {
+    let world = Setup::new(&["web"]).start();
+    let go = world.aside("go");
+    world.hook("web", "before_release", &format!("while [ ! -e {} ]; do sleep 0.05; done", go.display())).repo.commit("hook");
+    let mut first = world.start(&["deploy"]);
+    world.until(&mut first, |kind| matches!(kind, EventKind::StepStarted { step, .. } if step.stage == Stage::BeforeRelease));
+    let second = world.run(&["deploy"]).code(5).says("staging");
+    assert!(second.events.is_empty());
+    std::fs::write(go, "").unwrap();
+    world.ended(first).code(0).outcomes(&["web@staging deployed"]);
+    assert_eq!((world.sandbox.builds("staging", "web"), world.sandbox.promotes("staging", "web")), (1, 1));
+    // And the lock is free again.
+    world.run(&["deploy"]).code(0);
+}
+
+#[test]
+fn an_older_commit_is_stale_and_left_alone() {
+    let world = Setup::new(&["web"]).start();
+    world.page("web", "second").repo.commit("second");
+    world.run(&["deploy"]).code(0);
+    let live = world.sandbox.live("staging", "web");
+    world.repo.git(&["checkout", "-q", "HEAD~1"]);
+    world.run(&["deploy"]).code(4).outcomes(&["web@staging stale"]);
+    world.run(&["deploy", "--stale", "ok"]).code(0).outcomes(&["web@staging stale"]);
+    assert_eq!(world.sandbox.live("staging", "web"), live);
+}

@@ -1,0 +1,105 @@
+//! Which images are built, and what is done with those that are there.
+
+use crate::support::world::{Setup, World};
+use offbuild::event::Stage;
+
+fn head(world: &World) -> String {
+    world.repo.git(&["rev-parse", "HEAD"])
+}
+
+#[test]
+fn a_commit_that_changes_no_input_is_released_with_the_image_that_is_there() {
+    let world = Setup::new(&["web"]).start();
+    world.hook("web", "before_build", "echo built").repo.commit("a hook");
+    world.run(&["deploy"]).code(0);
+    let first = head(&world);
+    world.repo.write("apps/web/NOTES.md", "ignored\n").commit("notes");
+    world.run(&["deploy"]).code(0).outcomes(&["web@staging up-to-date"]);
+    let run = world.run(&["build", "--all"]).code(0);
+    assert_eq!(run.images(), ["web/web reuse"]);
+    assert_eq!(run.begun(Stage::Build), Vec::<String>::new());
+    // What is not built again runs no build hook.
+    assert_eq!(run.begun(Stage::BeforeBuild), Vec::<String>::new());
+    let digest = |commit: &str| world.digest("web", &format!("web.{commit}"));
+    assert_eq!(digest(&head(&world)), digest(&first));
+}
+
+#[test]
+fn a_revert_brings_the_earlier_image_back_without_a_build() {
+    let world = Setup::new(&["web"]).start();
+    world.run(&["deploy"]).code(0);
+    let first = world.sandbox.live("staging", "web");
+    world.page("web", "second").repo.commit("second");
+    world.run(&["deploy"]).code(0);
+    world.repo.git(&["revert", "--no-edit", "HEAD"]);
+    let run = world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    assert_eq!(run.images(), ["web/web reuse"]);
+    assert_eq!(run.begun(Stage::Build), Vec::<String>::new());
+    assert_eq!(world.sandbox.live("staging", "web").manifest, first.manifest);
+    assert_eq!(world.digest("web", &format!("web.{}", head(&world))), world.digest("web", &format!("web.{}", first.commit)));
+}
+
+#[test]
+fn a_commits_tag_that_holds_something_else_is_never_overwritten() {
+    let world = Setup::new(&["api", "web"]).start();
+    world.run(&["deploy"]).code(0);
+    let live = world.sandbox.live("staging", "web");
+    world.page("web", "second").page("api", "second").repo.commit("second");
+    let tag = format!("web.{}", head(&world));
+    world.move_tag("web", &format!("web.{}", live.commit), &tag);
+    let before = world.digest("web", &tag);
+    let run = world.run(&["deploy", "--gate", "app", "--on-failure", "continue"]).code(1).says(&tag);
+    let run = run.outcomes(&["api@staging deployed", "web@staging failed(tag-conflict)"]);
+    assert_eq!(run.begun(Stage::Build), ["api/web"]);
+    assert_eq!(world.digest("web", &tag), before);
+    assert_eq!(world.sandbox.live("staging", "web"), live);
+}
+
+#[test]
+fn equal_builds_of_two_apps_run_once_and_are_pushed_for_both() {
+    let world = Setup::new(&["api", "web"]).start();
+    for app in ["api", "web"] {
+        let manifest = "services:\n  web:\n    build:\n      path: ../../shared\n";
+        world.repo.write(&format!("apps/{app}/convox.yml"), manifest);
+    }
+    world.repo.write("shared/Dockerfile", format!("FROM {}\nCOPY page /page\n", world.base()));
+    world.repo.write("shared/page", "one for all\n").commit("one image");
+    let run = world.run(&["deploy"]).code(0).outcomes(&["api@staging deployed", "web@staging deployed"]);
+    assert_eq!(run.begun(Stage::Build).len(), 1);
+    assert_eq!(run.finished(Stage::Push), ["api/web", "web/web"]);
+    let tag = format!("web.{}", head(&world));
+    assert_eq!(world.digest("api", &tag), world.digest("web", &tag));
+}
+
+#[test]
+fn an_app_of_two_services_has_two_images_and_one_release() {
+    let world = Setup::new(&["shop"]).start();
+    let manifest = "services:\n  web:\n    build: .\n  worker:\n    build:\n      path: .\n      manifest: Dockerfile.worker\n  cache:\n    image: redis:7\n";
+    world.repo.write("apps/shop/Dockerfile.worker", format!("FROM {}\nCOPY page /work\n", world.base()));
+    world.repo.write("apps/shop/convox.yml", manifest).commit("two services");
+    // The rack would pull the third one's image: it need not be there to be planned.
+    let manifest = manifest.replace("  cache:\n    image: redis:7\n", "");
+    world.repo.write("apps/shop/convox.yml", manifest).commit("no third");
+    let run = world.run(&["deploy"]).code(0).outcomes(&["shop@staging deployed"]);
+    assert_eq!(run.finished(Stage::Build), ["shop/web", "shop/worker"]);
+    assert_eq!(run.finished(Stage::Push), ["shop/web", "shop/worker"]);
+    assert_eq!(world.sandbox.promotes("staging", "shop"), 1);
+    let live = world.sandbox.live("staging", "shop");
+    for service in ["web", "worker"] {
+        let digest = world.digest("shop", &format!("{service}.{}", head(&world)));
+        assert!(live.manifest.contains(&digest), "{service}: {}", live.manifest);
+    }
+}
+
+#[test]
+fn images_alone_are_built_and_pushed_and_the_rack_is_only_read() {
+    let world = Setup::new(&["web"]).start();
+    let before = world.sandbox.requests().len();
+    let run = world.run(&["build"]).code(0);
+    assert_eq!(run.finished(Stage::Push), ["web/web"]);
+    let sent = world.sandbox.requests().split_off(before);
+    assert!(sent.iter().all(|request| request.method == "GET"), "{sent:?}");
+    assert!(world.tags("web").contains(&format!("web.{}", head(&world))));
+    let run = world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    assert_eq!(run.images(), ["web/web present"]);
+}

@@ -1,0 +1,70 @@
+//! A run that is asked to stop.
+
+use crate::support::unique;
+use crate::support::world::{Setup, World, wait_for};
+use offbuild::event::{EventKind, Stage};
+use std::time::Duration;
+
+/// True when a process of this machine has the text in its command line.
+fn runs(marker: &str) -> bool {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok()).any(|line| String::from_utf8_lossy(&line).contains(marker))
+}
+
+fn no_lock(world: &World) {
+    let locks = std::fs::read_dir(world.repo.path(".offbuild/locks")).into_iter().flatten().flatten();
+    let left: Vec<_> = locks.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_interrupt_stops_the_builds_and_leaves_nothing_behind() {
+    let world = Setup::new(&["api", "web"]).start();
+    let marker = format!("sleep-of-{}", unique());
+    world.app("web", &format!("RUN sleep 600; echo {marker}")).repo.commit("slow");
+    let mut run = world.start(&["deploy", "-j", "2"]);
+    world.until(&mut run, |kind| matches!(kind, EventKind::BuildStep { name, .. } if name.contains("RUN sleep 600")));
+    wait_for(|| runs(&marker));
+    run.signal("INT");
+    let run = world.ended(run).code(130);
+    assert!(run.kinds().any(|kind| matches!(kind, EventKind::Interrupted { now: false, .. })));
+    assert!(matches!(run.kinds().last(), Some(EventKind::RunFinished { code: 130, .. })));
+    assert_eq!(run.begun(Stage::Stage), Vec::<String>::new());
+    // The engine lets go of what it ran for the build.
+    wait_for(|| !runs(&marker));
+    no_lock(&world);
+    assert_eq!(world.sandbox.builds("staging", "web"), 0);
+    // Nothing stands in the way of the next run.
+    world.app("web", "").repo.commit("quick");
+    world.run(&["deploy"]).code(0).outcomes(&["api@staging deployed", "web@staging deployed"]);
+}
+
+#[test]
+fn an_interrupt_ends_a_hook_with_all_it_started() {
+    let world = Setup::new(&["web"]).start();
+    let marker = format!("hook-of-{}", unique());
+    world.hook("web", "before_release", &format!("sh -c 'sleep 600; echo {marker}'")).repo.commit("slow");
+    let mut run = world.start(&["deploy"]);
+    world.until(&mut run, |kind| matches!(kind, EventKind::StepStarted { step, .. } if step.stage == Stage::BeforeRelease));
+    wait_for(|| runs(&marker));
+    run.signal("TERM");
+    world.ended(run).code(143).outcomes(&["web@staging cancelled"]);
+    assert!(!runs(&marker));
+    no_lock(&world);
+    assert_eq!(world.sandbox.promotes("staging", "web"), 0);
+}
+
+#[test]
+fn a_promote_that_is_under_way_is_awaited() {
+    let world = Setup::new(&["api", "web"]).promote(Duration::from_secs(1)).start();
+    let mut run = world.start(&["deploy"]);
+    world.until(&mut run, |kind| matches!(kind, EventKind::RackStatus { status, .. } if status == "updating"));
+    run.signal("INT");
+    let run = world.ended(run).code(130);
+    let run = run.outcomes(&["api@staging deployed", "web@staging not-attempted"]);
+    assert_eq!(run.finished(Stage::Promote), ["api@staging"]);
+    let live = world.sandbox.live("staging", "api");
+    assert_eq!((live.status.as_str(), live.commit), ("running", world.repo.git(&["rev-parse", "HEAD"])));
+    assert_eq!((world.sandbox.promotes("staging", "api"), world.sandbox.builds("staging", "web")), (1, 0));
+    no_lock(&world);
+}
