@@ -72,7 +72,7 @@ fn with_on_failure_continue_the_lane_goes_on_but_not_for_those_that_come_after()
     let world = Setup::new(&["api", "late", "web"]).settings("apps:\n  late: {after: [api]}\n").start();
     world.hook("api", "before_release", "exit 3").repo.commit("hook");
     let run = world.run(&["deploy", "--on-failure", "continue"]).code(1);
-    run.outcomes(&["api@staging failed(hook)", "late@staging blocked(api)", "web@staging deployed"]);
+    run.outcomes(&["api@staging failed(hook)", "late@staging blocked(api@staging)", "web@staging deployed"]);
     assert_eq!(world.sandbox.builds("staging", "late"), 0);
 }
 
@@ -109,9 +109,9 @@ fn a_rack_that_comes_after_another_starts_when_that_one_has_finished_well() {
     let world = Setup::new(&["api", "web"]).rack("production", Version::V3, "after: [staging]").start();
     world.sandbox.fault("staging:web:rack-build-fails");
     world.run(&["deploy"]).code(1).outcomes(&[
-        "api@production blocked(staging)",
+        "api@production blocked(rack staging)",
         "api@staging deployed",
-        "web@production blocked(staging)",
+        "web@production blocked(rack staging)",
         "web@staging failed(rack-build)",
     ]);
     assert_eq!(world.sandbox.builds("production", "api"), 0);

@@ -53,18 +53,16 @@ fn a_clone_of_depth_1_still_deploys_only_what_changed() {
 #[test]
 fn a_base_that_is_missing_is_deployed_over_with_the_command_that_brings_it() {
     let world = Setup::new(&["web"]).start();
-    // Somebody else's release: a commit that is not here, and no fingerprint.
     world.run(&["deploy"]).code(0);
+    let ours = world.sandbox.live("staging", "web");
+    // Somebody else's release: of a commit that is not in the clone, and without a fingerprint.
+    world.sandbox.release_by_hand("staging", "web", &ours.manifest, &ours.commit, "by hand");
+    let theirs = world.sandbox.live("staging", "web");
     world.page("web", "second").repo.commit("second");
-    let live = world.sandbox.live("staging", "web");
-    let release = world.sandbox.call("GET", "staging", &format!("/apps/web/releases/{}", live.release), &[]);
-    let release: serde_json::Value = serde_json::from_str(&release).unwrap();
-    let build = format!("/apps/web/builds/{}", release["build"].as_str().unwrap());
-    world.sandbox.call("PUT", "staging", &build, &[("description", "by hand")]);
     let clone = shallow(&world);
     let offbuild = world.offbuild().directory(&clone);
     world.run_as(&offbuild, &["deploy", "--strict-base"]).code(3).says("git fetch");
-    assert_eq!(world.sandbox.live("staging", "web"), crate::support::sandbox::LiveApp { description: "by hand".to_owned(), ..live });
+    assert_eq!(world.sandbox.live("staging", "web"), theirs);
     let run = world.run_as(&offbuild, &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
     let reasons = run.reasons("web@staging").join("\n");
     assert!(reasons.contains("base-unreachable") && reasons.contains("git fetch"), "{reasons}");

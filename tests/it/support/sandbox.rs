@@ -1,5 +1,6 @@
 //! The sandbox's racks in this process: on free ports, with faults that can be set at any moment and a log of every request.
 
+use super::world::wait_for;
 use offbuild::sandbox::{Options, Pace, RackOptions, RegistryKind, RegistryOptions, Running, Version, serve};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -105,7 +106,8 @@ impl Sandbox {
                 place: word(&line, "rack").unwrap(),
                 method: word(&line, "method").unwrap(),
                 path: word(&line, "path").unwrap(),
-                operation: word(&line, "operation"),
+                // Without the service's name and version.
+                operation: word(&line, "operation").map(|full| full.rsplit('.').next().unwrap().to_owned()),
             }
         };
         text.lines().map(request).collect()
@@ -127,16 +129,39 @@ impl Sandbox {
     /// Sends a request to a rack and returns its answer's body.
     #[track_caller]
     pub fn call(&self, method: &str, rack: &str, path: &str, form: &[(&str, &str)]) -> String {
+        self.send(method, rack, path, |request| if form.is_empty() { request } else { request.form(form) })
+    }
+
+    #[track_caller]
+    fn send(&self, method: &str, rack: &str, path: &str, with: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> String {
         let rack = self.running.rack(rack).unwrap();
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.http.request(method, format!("{}{path}", rack.url)).basic_auth("convox", Some(rack.password.expose()));
-        let request = if form.is_empty() { request } else { request.form(form) };
+        let request = with(request);
         let (status, body) = self.runtime.block_on(async {
             let answer = request.send().await.unwrap();
             (answer.status(), answer.text().await.unwrap())
         });
         assert!(status.is_success(), "{path}: {status} {body}");
         body
+    }
+
+    /// Releases a manifest as somebody else would: with a build that names a commit and says what they wrote.
+    #[track_caller]
+    pub fn release_by_hand(&self, rack: &str, app: &str, manifest: &str, commit: &str, description: &str) {
+        let get = |path: &str| -> Value { serde_json::from_str(&self.call("GET", rack, path, &[])).unwrap() };
+        let url = self.send("POST", rack, &format!("/apps/{app}/objects/tmp/by-hand.tgz"), |request| request.body(archive(manifest)));
+        let url: Value = serde_json::from_str(&url).unwrap();
+        let form = [("url", url["Url"].as_str().unwrap()), ("git-sha", commit), ("description", description)];
+        let build: Value = serde_json::from_str(&self.call("POST", rack, &format!("/apps/{app}/builds"), &form)).unwrap();
+        let path = format!("/apps/{app}/builds/{}", build["id"].as_str().unwrap());
+        wait_for(|| !matches!(get(&path)["status"].as_str().unwrap(), "created" | "running"));
+        let release = get(&path)["release"].as_str().unwrap().to_owned();
+        self.call("POST", rack, &format!("/apps/{app}/releases/{release}/promote"), &[]);
+        wait_for(|| {
+            let live = self.live(rack, app);
+            live.release == release && live.status == "running"
+        });
     }
 
     /// What a rack runs of an app.
@@ -156,4 +181,14 @@ impl Sandbox {
         let (commit, description, manifest) = (word(&build, "git-sha"), word(&build, "description"), word(&build, "manifest"));
         LiveApp { release, status, commit, description, manifest }
     }
+}
+
+/// An archive as it is uploaded for a build.
+fn archive(manifest: &str) -> Vec<u8> {
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(manifest.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "convox.yml", manifest.as_bytes()).unwrap();
+    archive.into_inner().unwrap().finish().unwrap()
 }
