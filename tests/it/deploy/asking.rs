@@ -96,6 +96,8 @@ fn hooks_are_told_exactly_what_is_documented() {
     let mut inherited = vec!["PATH", "HOME", "DOCKER_CONFIG", "DOCKER_HOST", "NO_COLOR", "REGISTRY_HOST", "GIT_CONFIG_GLOBAL"];
     inherited.extend(variables.keys().map(String::as_str));
     let run = world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    // The lines were shown, and the value was not.
+    let run = run.says("CONVOX_PASSWORD=***");
     let head = world.repo.git(&["rev-parse", "HEAD"]);
     let image = format!("{}/web:web.{head}", world.host());
     let live = world.sandbox.live("staging", "web");

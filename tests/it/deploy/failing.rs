@@ -150,3 +150,44 @@ fn with_one_rack_down_the_others_are_deployed_to() {
     world.run(&["deploy"]).code(1).outcomes(&["web@production deployed", "web@staging failed(rack-unreachable)"]);
     assert_eq!(world.sandbox.live("production", "web").status, "running");
 }
+
+#[test]
+fn an_app_the_rack_does_not_have_fails_alone_and_says_how_to_create_it() {
+    let world = Setup::new(&["api"]).start();
+    world.app("web", "").repo.commit("a new app");
+    let run = world.run(&["deploy", "--on-failure", "continue"]).code(1).says("convox apps create");
+    let failed = run.kinds().any(
+        |kind| matches!(kind, EventKind::TargetFinished { target, outcome, .. } if target.app.as_str() == "web" && !outcome.is_good()),
+    );
+    assert!(failed, "{}", run.done.stderr);
+    assert_eq!(world.sandbox.live("staging", "api").status, "running");
+}
+
+#[test]
+fn a_hook_that_fails_before_the_build_builds_nothing() {
+    let world = Setup::new(&["web"]).start();
+    world.hook("web", "before_build", "echo no licence; exit 1").repo.commit("hook");
+    let run = world.run(&["deploy"]).code(1).says("no licence").outcomes(&["web@staging failed(hook)"]);
+    assert_eq!(run.begun(Stage::Build), Vec::<String>::new());
+    assert_eq!(world.sandbox.builds("staging", "web"), 0);
+}
+
+#[test]
+fn a_hook_that_fails_after_the_release_is_a_failure_and_the_release_is_live() {
+    let world = Setup::new(&["web"]).start();
+    world.hook("web", "after_release", "exit 1").repo.commit("hook");
+    world.run(&["deploy"]).code(1).outcomes(&["web@staging failed(hook)"]);
+    let live = world.sandbox.live("staging", "web");
+    assert_eq!((live.status.as_str(), live.commit), ("running", world.repo.git(&["rev-parse", "HEAD"])));
+}
+
+#[test]
+fn with_fail_fast_a_broken_build_stops_the_others() {
+    let world = Setup::new(&["api", "web"]).start();
+    // Would outlast any test.
+    world.app("api", "RUN sleep 3000").app("web", "RUN exit 7").repo.commit("broken");
+    let run = world.run(&["deploy", "--fail-fast", "-j", "2"]).code(1);
+    assert_eq!(run.begun(Stage::Push), Vec::<String>::new());
+    let ended = run.kinds().filter(|kind| matches!(kind, EventKind::TargetFinished { .. })).count();
+    assert_eq!(ended, 2);
+}

@@ -63,9 +63,79 @@ fn a_base_that_is_missing_is_deployed_over_with_the_command_that_brings_it() {
     let offbuild = world.offbuild().directory(&clone);
     world.run_as(&offbuild, &["deploy", "--strict-base"]).code(3).says("git fetch");
     assert_eq!(world.sandbox.live("staging", "web"), theirs);
+    let changed = world.run_as(&offbuild, &["changed", "--format", "json"]).code(0).done.stdout;
+    assert!(changed.contains("\"base-unreachable\""), "{changed}");
     let run = world.run_as(&offbuild, &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
     let reasons = run.reasons("web@staging").join("\n");
-    assert!(reasons.contains("base-unreachable") && reasons.contains("git fetch"), "{reasons}");
+    assert!(reasons.contains("base unreachable") && reasons.contains("git fetch --unshallow origin"), "{reasons}");
+}
+
+#[test]
+fn fetch_brings_the_missing_base_and_the_reason_is_the_path_again() {
+    let world = Setup::new(&["api", "web"]).start();
+    world.run(&["deploy"]).code(0);
+    for app in ["api", "web"] {
+        let ours = world.sandbox.live("staging", app);
+        world.sandbox.release_by_hand("staging", app, &ours.manifest, &ours.commit, "by hand");
+    }
+    world.page("web", "second").repo.commit("second");
+    let offbuild = world.offbuild().directory(&shallow(&world)).env("GIT_ALLOW_PROTOCOL", "file");
+    let run = world.run_as(&offbuild, &["deploy", "--fetch"]).code(0).says("$ git fetch --unshallow origin");
+    let run = run.outcomes(&["api@staging up-to-date", "web@staging deployed"]);
+    assert!(run.reasons("web@staging").join("\n").contains("apps/web/page"), "{:?}", run.reasons("web@staging"));
+}
+
+#[test]
+fn what_somebody_rolled_back_stays_until_its_inputs_change() {
+    let world = Setup::new(&["api", "web"]).start();
+    world.run(&["deploy"]).code(0);
+    let good = world.sandbox.live("staging", "web");
+    world.page("web", "bad").repo.commit("bad");
+    world.run(&["deploy"]).code(0).outcomes(&["api@staging up-to-date", "web@staging deployed"]);
+    world.sandbox.roll_back("staging", "web", &good.release);
+    world.page("api", "second").repo.commit("api");
+    world.run(&["deploy"]).code(0).outcomes(&["api@staging deployed", "web@staging held"]);
+    assert_eq!(world.sandbox.live("staging", "web").manifest, good.manifest);
+    world.page("web", "mended").repo.commit("mended");
+    world.run(&["deploy"]).code(0).outcomes(&["api@staging up-to-date", "web@staging deployed"]);
+}
+
+#[test]
+fn a_hold_is_released_by_name() {
+    let world = Setup::new(&["web"]).start();
+    world.run(&["deploy"]).code(0);
+    let first = world.sandbox.live("staging", "web");
+    world.page("web", "second").repo.commit("second");
+    world.run(&["deploy"]).code(0);
+    world.sandbox.roll_back("staging", "web", &first.release);
+    world.run(&["deploy"]).code(0).outcomes(&["web@staging held"]);
+    let run = world.run(&["deploy", "--release-hold", "web"]).code(0).outcomes(&["web@staging deployed"]);
+    assert_eq!(run.images(), ["web/web present"]);
+}
+
+#[test]
+fn a_diverged_commit_takes_nothing_back_unless_told_to() {
+    let world = Setup::new(&["web"]).start();
+    world.page("web", "theirs").repo.commit("theirs");
+    world.run(&["deploy"]).code(0);
+    let live = world.sandbox.live("staging", "web");
+    world.repo.git(&["checkout", "-q", "-b", "mine", "HEAD~1"]);
+    world.page("web", "mine").repo.commit("mine");
+    let run = world.run(&["deploy"]).code(4).says("diverged").says("--allow-diverged");
+    assert!(run.events.is_empty());
+    assert_eq!(world.sandbox.live("staging", "web"), live);
+    world.run(&["deploy", "--allow-diverged"]).code(0).outcomes(&["web@staging deployed"]);
+}
+
+#[test]
+fn a_wrong_password_is_said_by_name_and_nothing_is_begun() {
+    let world = Setup::new(&["web"]).start();
+    let run = world.run_as(&world.offbuild().env("STAGING_PASSWORD", "not-the-password"), &["deploy"]).code(3).says("staging");
+    assert!(run.events.is_empty() && !run.done.stderr.contains("not-the-password"), "{}", run.done.stderr);
+    crate::support::services::login(world.repo.dir.path(), &world.host(), "not-the-registrys");
+    let run = world.run(&["deploy"]).code(3).says(&world.host());
+    assert!(run.events.is_empty() && !run.done.stderr.contains("not-the-registrys"), "{}", run.done.stderr);
+    assert_eq!(world.sandbox.builds("staging", "web"), 0);
 }
 
 #[test]

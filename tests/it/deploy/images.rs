@@ -103,3 +103,19 @@ fn images_alone_are_built_and_pushed_and_the_rack_is_only_read() {
     let run = world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
     assert_eq!(run.images(), ["web/web present"]);
 }
+
+#[test]
+fn what_after_build_makes_of_the_tag_is_what_is_pushed_and_released() {
+    let world = Setup::new(&["web"]).start();
+    let script =
+        "set -e\nid=$(docker create \"$DOCKER_TAG\")\ndocker commit -c 'LABEL patched=yes' \"$id\" \"$DOCKER_TAG\"\ndocker rm \"$id\"";
+    world.hook("web", "after_build", script).repo.commit("hook");
+    world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    let tag = format!("web.{}", head(&world));
+    let digest = world.digest("web", &tag);
+    assert!(world.sandbox.live("staging", "web").manifest.contains(&digest));
+    let mut inspect = std::process::Command::new("docker");
+    inspect.args(["image", "inspect", "--format", "{{.Config.Labels.patched}} {{.RepoDigests}}"]);
+    let said = crate::support::sh(inspect.arg(format!("{}/web:{tag}", world.host())));
+    assert!(said.starts_with("yes ") && said.contains(&digest), "{said}");
+}

@@ -127,10 +127,8 @@ fn what_was_staged_with_no_promote_goes_live_with_the_next_deploy() {
 
 #[test]
 fn a_version_3_rack_copies_the_image_with_the_login_it_is_handed_or_gets_it_pushed() {
-    let world = Setup::new(&["web"])
-        .rack("production", Version::V3, "deliver: import")
-        .rack("edge", Version::V3, "deliver: external")
-        .start();
+    let world =
+        Setup::new(&["web"]).rack("production", Version::V3, "deliver: import").rack("edge", Version::V3, "deliver: external").start();
     world.run(&["deploy"]).code(0).outcomes(&["web@edge deployed", "web@production deployed", "web@staging deployed"]);
     for rack in ["staging", "production", "edge"] {
         let live = world.sandbox.live(rack, "web");
@@ -148,7 +146,8 @@ fn a_version_3_rack_copies_the_image_with_the_login_it_is_handed_or_gets_it_push
 fn a_generation_1_app_is_released_from_its_compose_file() {
     let world = Setup::new(&["old"]).generation("old", 1).start();
     std::fs::remove_file(world.repo.path("apps/old/convox.yml")).unwrap();
-    let compose = "version: \"2\"\nservices:\n  web:\n    build: .\n    image: ${REGISTRY_HOST}/legacy:front\n    ports:\n      - 80:3000\n";
+    let compose =
+        "version: \"2\"\nservices:\n  web:\n    build: .\n    image: ${REGISTRY_HOST}/legacy:front\n    ports:\n      - 80:3000\n";
     world.repo.write("apps/old/docker-compose.yml", compose).commit("compose");
     world.run(&["deploy"]).code(0).outcomes(&["old@staging deployed"]);
     // The tag is the one the seed script gave it.
@@ -156,4 +155,34 @@ fn a_generation_1_app_is_released_from_its_compose_file() {
     let live = world.sandbox.live("staging", "old");
     assert!(live.manifest.contains(&format!("{}/legacy@{digest}", world.host())), "{}", live.manifest);
     assert!(live.manifest.contains("- 80:3000") && !live.manifest.contains("build:"), "{}", live.manifest);
+}
+
+#[test]
+fn one_app_without_a_configuration_file_is_told_everything_by_the_seeds_variables() {
+    let world = Setup::new(&["web"]).start();
+    let manifest = format!("services:\n  web:\n    build: .\n    image: {}/single:web\n", world.host());
+    world.repo.git(&["rm", "-q", "apps.yaml"]);
+    world.repo.write("apps/web/convox.yml", manifest).commit("alone");
+    let variables = world.sandbox.environment();
+    let offbuild = world
+        .offbuild()
+        .directory(&world.repo.path("apps/web"))
+        .env("APP_NAME", "web")
+        .env("RACK_NAME", "staging")
+        .env("CONVOX_HOST", variables["STAGING_HOST"].clone())
+        .env("CONVOX_PASSWORD", variables["STAGING_PASSWORD"].clone());
+    world.run_as(&offbuild, &["deploy"]).code(0).says("deployed");
+    let live = world.sandbox.live("staging", "web");
+    let digest = world.digest("single", &format!("web.{}", head(&world)));
+    assert!(live.manifest.contains(&format!("{}/single@{digest}", world.host())), "{}", live.manifest);
+    assert_eq!(live.commit, head(&world));
+}
+
+#[test]
+fn only_the_selected_apps_are_deployed() {
+    let world = Setup::new(&["api", "jobs", "web"]).settings("apps:\n  jobs: {tags: [slow]}\n").start();
+    world.run(&["deploy", "web"]).code(0).outcomes(&["web@staging deployed"]);
+    world.run(&["deploy", "tag:slow"]).code(0).outcomes(&["jobs@staging deployed"]);
+    world.run(&["deploy", "*", "!api"]).code(0).outcomes(&["jobs@staging up-to-date", "web@staging up-to-date"]);
+    assert_eq!(world.sandbox.live("staging", "api").release, "");
 }

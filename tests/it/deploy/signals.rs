@@ -68,3 +68,18 @@ fn a_promote_that_is_under_way_is_awaited() {
     assert_eq!((world.sandbox.promotes("staging", "api"), world.sandbox.builds("staging", "web")), (1, 0));
     no_lock(&world);
 }
+
+#[test]
+fn a_second_interrupt_waits_for_nothing() {
+    let world = Setup::new(&["web"]).start();
+    world.sandbox.fault("staging:web:promote-hangs");
+    let mut run = world.start(&["deploy"]);
+    world.until(&mut run, |kind| matches!(kind, EventKind::RackStatus { status, .. } if status == "updating"));
+    run.signal("INT");
+    world.until(&mut run, |kind| matches!(kind, EventKind::Interrupted { now: false, .. }));
+    run.signal("INT");
+    let run = world.ended(run).code(130);
+    assert!(run.kinds().any(|kind| matches!(kind, EventKind::Interrupted { now: true, .. })));
+    assert_eq!(world.sandbox.promotes("staging", "web"), 1);
+    no_lock(&world);
+}

@@ -156,7 +156,21 @@ impl Sandbox {
         let build: Value = serde_json::from_str(&self.call("POST", rack, &format!("/apps/{app}/builds"), &form)).unwrap();
         let path = format!("/apps/{app}/builds/{}", build["id"].as_str().unwrap());
         wait_for(|| !matches!(get(&path)["status"].as_str().unwrap(), "created" | "running"));
-        let release = get(&path)["release"].as_str().unwrap().to_owned();
+        self.promote(rack, app, get(&path)["release"].as_str().unwrap());
+    }
+
+    /// Rolls an app back to an earlier release, as the convox CLI does: a new release of its build and environment.
+    #[track_caller]
+    pub fn roll_back(&self, rack: &str, app: &str, to: &str) {
+        let old: Value = serde_json::from_str(&self.call("GET", rack, &format!("/apps/{app}/releases/{to}"), &[])).unwrap();
+        let form = [("build", old["build"].as_str().unwrap()), ("env", old["env"].as_str().unwrap())];
+        let new: Value = serde_json::from_str(&self.call("POST", rack, &format!("/apps/{app}/releases"), &form)).unwrap();
+        self.promote(rack, app, new["id"].as_str().unwrap());
+    }
+
+    /// Promotes a release as somebody else would, and waits until it is live.
+    #[track_caller]
+    fn promote(&self, rack: &str, app: &str, release: &str) {
         self.call("POST", rack, &format!("/apps/{app}/releases/{release}/promote"), &[]);
         wait_for(|| {
             let live = self.live(rack, app);

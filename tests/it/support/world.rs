@@ -9,9 +9,10 @@ use super::{Done, Offbuild};
 use base64::Engine as _;
 use offbuild::event::{Event, EventKind, Stage, Step, StepOutcome};
 use offbuild::journal::Journal;
+use offbuild::names::RunId;
 use offbuild::sandbox::Version;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ pub struct Run {
 /// A run that has not ended.
 pub struct Started {
     child: Running,
-    before: usize,
+    before: BTreeSet<RunId>,
 }
 
 impl Setup {
@@ -199,7 +200,7 @@ impl World {
     #[track_caller]
     pub fn run_as(&self, offbuild: &Offbuild, args: &[&str]) -> Run {
         let root = offbuild.directory.clone();
-        let before = Journal::list(&root).unwrap().len();
+        let before = runs(&root);
         let files = [self.aside("events.jsonl"), self.aside("page.html")];
         let [events, html] = files.each_ref().map(|path| path.to_str().unwrap());
         let mut all = args.to_vec();
@@ -214,12 +215,12 @@ impl World {
             // What the next run shows is its own.
             let _ = std::fs::remove_file(file);
         }
-        Run { done, events: self.journal(&root, before) }
+        Run { done, events: self.journal(&root, &before) }
     }
 
     /// Starts a command and does not wait for it.
     pub fn start(&self, args: &[&str]) -> Started {
-        let before = Journal::list(&self.repo.root()).unwrap().len();
+        let before = runs(&self.repo.root());
         let child = self.offbuild().command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Started { child: Running(child), before }
     }
@@ -229,7 +230,7 @@ impl World {
     pub fn until(&self, started: &mut Started, what: impl Fn(&EventKind) -> bool) {
         wait_for(|| {
             let ended = started.child.0.try_wait().unwrap();
-            let found = self.journal(&self.repo.root(), started.before).iter().any(|event| what(&event.kind));
+            let found = self.journal(&self.repo.root(), &started.before).iter().any(|event| what(&event.kind));
             assert!(found || ended.is_none(), "the run ended before that");
             found
         });
@@ -246,19 +247,14 @@ impl World {
         let code = child.0.wait().unwrap().code().unwrap_or(-1);
         self.check_secrets(&stdout);
         self.check_secrets(&stderr);
-        Run { done: Done { code, stdout, stderr }, events: self.journal(&self.repo.root(), before) }
+        Run { done: Done { code, stdout, stderr }, events: self.journal(&self.repo.root(), &before) }
     }
 
-    /// The journal of the run after the first `before` ones.
-    fn journal(&self, root: &std::path::Path, before: usize) -> Vec<Event> {
-        let runs = Journal::list(root).unwrap();
-        if runs.len() == before {
-            return Vec::new();
-        }
-        // The newest comes first.
-        let path = &runs[0].path;
-        self.check_secrets(&std::fs::read_to_string(path).unwrap());
-        Journal::read(path).unwrap()
+    /// The journal of the run that was not there before. Not the latest by name: two runs of one second have no order.
+    fn journal(&self, root: &Path, before: &BTreeSet<RunId>) -> Vec<Event> {
+        let Some(new) = Journal::list(root).unwrap().into_iter().find(|file| !before.contains(&file.run)) else { return Vec::new() };
+        self.check_secrets(&std::fs::read_to_string(&new.path).unwrap());
+        Journal::read(&new.path).unwrap()
     }
 
     /// No password is in the text, not even as the header that carries it.
@@ -405,6 +401,11 @@ impl Run {
         });
         found.unwrap_or_default()
     }
+}
+
+/// The runs there are.
+fn runs(root: &Path) -> BTreeSet<RunId> {
+    Journal::list(root).unwrap().into_iter().map(|file| file.run).collect()
 }
 
 /// Waits until something is so; it must become so, however long it takes.
