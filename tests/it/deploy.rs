@@ -8,3 +8,4 @@ mod images;
 mod many;
 mod rollout;
 mod signals;
+mod unhappy;
