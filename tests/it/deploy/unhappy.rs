@@ -82,10 +82,10 @@ fn without_the_registry_nothing_is_begun() {
 }
 
 #[test]
-fn a_registry_that_refuses_the_push_fails_the_app_and_the_next_run_goes_on() {
+fn a_registry_that_does_not_give_what_was_pushed_fails_the_app_and_the_next_run_goes_on() {
     let world = Setup::new(&["web"]).ecr().start();
-    world.sandbox.fault("registry:login-refused");
-    let run = world.run(&["deploy"]).code(1).says(&world.host());
+    world.sandbox.fault("registry:manifest-missing");
+    let run = world.run(&["deploy"]).code(1).says(&world.host()).outcomes(&["web@staging failed(push)"]);
     assert_eq!(run.begun(Stage::Stage), Vec::<String>::new());
     world.sandbox.heal();
     world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
