@@ -1,8 +1,11 @@
 //! Rollouts that go well.
 
+use crate::support::services::{Running, lines_until};
+use crate::support::sh;
 use crate::support::world::{Setup, World};
 use offbuild::event::{EventKind, Stage};
 use offbuild::sandbox::Version;
+use std::collections::BTreeMap;
 
 fn head(world: &World) -> String {
     world.repo.git(&["rev-parse", "HEAD"])
@@ -185,4 +188,28 @@ fn only_the_selected_apps_are_deployed() {
     world.run(&["deploy", "tag:slow"]).code(0).outcomes(&["jobs@staging deployed"]);
     world.run(&["deploy", "*", "!api"]).code(0).outcomes(&["jobs@staging up-to-date", "web@staging up-to-date"]);
     assert_eq!(world.sandbox.live("staging", "api").release, "");
+}
+
+#[test]
+fn a_sandbox_of_its_own_is_reached_by_what_it_prints() {
+    let world = Setup::new(&["web"]).start();
+    let state = world.aside("state");
+    let args = ["sandbox", "--rack", "staging=3", "--app", "staging/web", "--plain-registry", "--promote", "50ms", "--state"];
+    let mut command = world.offbuild().command(&[&args[..], &[state.to_str().unwrap()]].concat());
+    let mut sandbox = Running(command.stdout(std::process::Stdio::piped()).spawn().unwrap());
+    let lines = lines_until(&mut sandbox.0, "# ready");
+    let exported = lines.iter().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+    let exported: BTreeMap<String, String> = exported.map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned())).collect();
+    let control = lines.iter().find_map(|line| line.strip_prefix("# control: ")).unwrap();
+    // The registry stays the one with the login: a rack of version 3 is handed it.
+    let offbuild = world.offbuild().envs(exported.clone()).env("REGISTRY_HOST", world.host());
+    let run = world.run_as(&offbuild, &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    assert!(!run.done.stderr.contains(&exported["STAGING_PASSWORD"]));
+    sh(std::process::Command::new("curl").args(["-sSf", "--noproxy", "*", "-d", "staging:web:promote-rolls-back", control]));
+    world.page("web", "second").repo.commit("second");
+    world.run_as(&offbuild, &["deploy"]).code(1).outcomes(&["web@staging rolled-back"]);
+    // The world's own rack has seen nothing of it.
+    assert_eq!(world.sandbox.builds("staging", "web"), 0);
+    sh(std::process::Command::new("kill").args(["-TERM", &sandbox.0.id().to_string()]));
+    assert!(sandbox.0.wait().unwrap().success());
 }

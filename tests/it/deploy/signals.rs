@@ -83,3 +83,34 @@ fn a_second_interrupt_waits_for_nothing() {
     assert_eq!(world.sandbox.promotes("staging", "web"), 1);
     no_lock(&world);
 }
+
+#[test]
+fn a_run_that_was_killed_stands_in_nobodys_way() {
+    let world = Setup::new(&["api", "web"]).start();
+    let marker = format!("kill-of-{}", unique());
+    world.app("web", &format!("RUN sleep 600; echo {marker}")).repo.commit("slow");
+    let mut run = world.start(&["deploy", "-j", "2"]);
+    world.until(&mut run, |kind| matches!(kind, EventKind::ImagePushed { app, .. } if app.as_str() == "api"));
+    wait_for(|| runs(&marker));
+    run.signal("KILL");
+    let killed = world.ended(run).code(-1);
+    assert_eq!(killed.finished(Stage::Push), ["api/web"]);
+    // With its connection gone, the engine stops what it built.
+    wait_for(|| !runs(&marker));
+    world.app("web", "").repo.commit("quick");
+    let run = world.run(&["deploy"]).code(0).outcomes(&["api@staging deployed", "web@staging deployed"]);
+    assert_eq!(run.images(), ["api/web reuse", "web/web build"]);
+}
+
+#[test]
+fn a_promote_whose_run_was_killed_is_found_done() {
+    let world = Setup::new(&["web"]).promote(Duration::from_secs(1)).start();
+    let mut run = world.start(&["deploy"]);
+    world.until(&mut run, |kind| matches!(kind, EventKind::RackStatus { status, .. } if status == "updating"));
+    run.signal("KILL");
+    world.ended(run).code(-1);
+    // The rack goes on without anybody looking.
+    wait_for(|| world.sandbox.live("staging", "web").status == "running");
+    world.run(&["deploy"]).code(0).outcomes(&["web@staging up-to-date"]);
+    assert_eq!((world.sandbox.builds("staging", "web"), world.sandbox.promotes("staging", "web")), (1, 1));
+}
