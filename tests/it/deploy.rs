@@ -8,4 +8,3 @@ mod images;
 mod many;
 mod rollout;
 mod signals;
-mod unhappy;

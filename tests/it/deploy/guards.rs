@@ -2,9 +2,10 @@
 
 use crate::support::repo::git;
 use crate::support::sh;
-use crate::support::world::{Setup, World};
+use crate::support::world::{Setup, World, wait_for};
 use offbuild::event::{EventKind, Stage};
 use offbuild::sandbox::Version;
+use std::time::Duration;
 
 /// A clone of the world's repository with only its last commit.
 fn shallow(world: &World) -> std::path::PathBuf {
@@ -177,4 +178,30 @@ fn an_older_commit_is_stale_and_left_alone() {
     world.run(&["deploy"]).code(4).outcomes(&["web@staging stale"]);
     world.run(&["deploy", "--stale", "ok"]).code(0).outcomes(&["web@staging stale"]);
     assert_eq!(world.sandbox.live("staging", "web"), live);
+}
+
+#[test]
+fn what_somebody_promotes_while_the_run_is_under_way_is_not_promoted_over() {
+    let world = Setup::new(&["web"]).promote(Duration::from_millis(700)).start();
+    world.run(&["deploy"]).code(0);
+    let live = world.sandbox.live("staging", "web");
+    // Staged before this run's own, so that the rack itself would let this run's go live after it.
+    let theirs = world.sandbox.stage_by_hand("staging", "web", &live.manifest, &live.commit, "by hand");
+    let (staged, go) = (world.aside("staged"), world.aside("go"));
+    let script = format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done", staged.display(), go.display());
+    world.page("web", "second").hook("web", "before_release", &script).repo.commit("second");
+    let run = world.start(&["deploy"]);
+    wait_for(|| staged.exists());
+    world.sandbox.begin_promote("staging", "web", &theirs);
+    std::fs::write(go, "").unwrap();
+    let run = world.ended(run).code(1);
+    // Seen before the promote, or while it waits for theirs to end.
+    let word = run.kinds().find_map(|kind| match kind {
+        EventKind::TargetFinished { outcome, .. } => Some(outcome.word()),
+        _ => None,
+    });
+    assert!(matches!(word.as_deref(), Some("failed(guard)" | "failed(overtaken)")), "{word:?}");
+    wait_for(|| world.sandbox.live("staging", "web").status == "running");
+    assert_eq!(world.sandbox.live("staging", "web").release, theirs);
+    assert_eq!(world.sandbox.promotes("staging", "web"), 2);
 }

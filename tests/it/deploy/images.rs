@@ -119,3 +119,25 @@ fn what_after_build_makes_of_the_tag_is_what_is_pushed_and_released() {
     let said = crate::support::sh(inspect.arg(format!("{}/web:{tag}", world.host())));
     assert!(said.starts_with("yes ") && said.contains(&digest), "{said}");
 }
+
+#[test]
+fn a_dockerfile_that_is_not_there_when_it_is_needed_fails_its_build() {
+    let world = Setup::new(&["web"]).start();
+    world.repo.write("apps/web/convox.yml", "services:\n  web:\n    build: {path: ., manifest: Dockerfile.none}\n").commit("none");
+    let run = world.run(&["deploy"]).code(1).says("Dockerfile.none").outcomes(&["web@staging failed(build)"]);
+    assert_eq!(run.begun(Stage::Push), Vec::<String>::new());
+    // A hook may write it: that is why it is not missed before.
+    world.hook("web", "before_build", &format!("printf 'FROM {}\\n' >Dockerfile.none", world.base()));
+    world.repo.write("apps/web/.gitignore", "Dockerfile.none\n").commit("written by a hook");
+    world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+}
+
+#[test]
+fn a_registry_that_does_not_give_what_was_pushed_fails_the_app_and_the_next_run_goes_on() {
+    let world = Setup::new(&["web"]).ecr().start();
+    world.sandbox.fault("registry:manifest-missing");
+    let run = world.run(&["deploy"]).code(1).says(&world.host()).outcomes(&["web@staging failed(push)"]);
+    assert_eq!(run.begun(Stage::Stage), Vec::<String>::new());
+    world.sandbox.heal();
+    world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+}

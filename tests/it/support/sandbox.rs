@@ -146,9 +146,9 @@ impl Sandbox {
         body
     }
 
-    /// Releases a manifest as somebody else would: with a build that names a commit and says what they wrote.
+    /// Stages a manifest as somebody else would, with a build that names a commit and says what they wrote; the release.
     #[track_caller]
-    pub fn release_by_hand(&self, rack: &str, app: &str, manifest: &str, commit: &str, description: &str) {
+    pub fn stage_by_hand(&self, rack: &str, app: &str, manifest: &str, commit: &str, description: &str) -> String {
         let get = |path: &str| -> Value { serde_json::from_str(&self.call("GET", rack, path, &[])).unwrap() };
         let url = self.send("POST", rack, &format!("/apps/{app}/objects/tmp/by-hand.tgz"), |request| request.body(archive(manifest)));
         let url: Value = serde_json::from_str(&url).unwrap();
@@ -156,7 +156,20 @@ impl Sandbox {
         let build: Value = serde_json::from_str(&self.call("POST", rack, &format!("/apps/{app}/builds"), &form)).unwrap();
         let path = format!("/apps/{app}/builds/{}", build["id"].as_str().unwrap());
         wait_for(|| !matches!(get(&path)["status"].as_str().unwrap(), "created" | "running"));
-        self.promote(rack, app, get(&path)["release"].as_str().unwrap());
+        get(&path)["release"].as_str().unwrap().to_owned()
+    }
+
+    /// Stages as somebody else would, and promotes it.
+    #[track_caller]
+    pub fn release_by_hand(&self, rack: &str, app: &str, manifest: &str, commit: &str, description: &str) {
+        let release = self.stage_by_hand(rack, app, manifest, commit, description);
+        self.promote(rack, app, &release);
+    }
+
+    /// Sends a promote as somebody else would, and waits for nothing.
+    #[track_caller]
+    pub fn begin_promote(&self, rack: &str, app: &str, release: &str) {
+        self.call("POST", rack, &format!("/apps/{app}/releases/{release}/promote"), &[]);
     }
 
     /// Rolls an app back to an earlier release, as the convox CLI does: a new release of its build and environment.
@@ -171,7 +184,7 @@ impl Sandbox {
     /// Promotes a release as somebody else would, and waits until it is live.
     #[track_caller]
     fn promote(&self, rack: &str, app: &str, release: &str) {
-        self.call("POST", rack, &format!("/apps/{app}/releases/{release}/promote"), &[]);
+        self.begin_promote(rack, app, release);
         wait_for(|| {
             let live = self.live(rack, app);
             live.release == release && live.status == "running"
