@@ -184,7 +184,7 @@ pub enum Promoted {
         /// Status timeline, process states, last log lines.
         evidence: Vec<String>,
     },
-    /// Somebody promoted a later release meanwhile.
+    /// Somebody promoted another release meanwhile.
     Overtaken {
         /// What is active now.
         active: ReleaseId,

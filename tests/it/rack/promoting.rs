@@ -91,10 +91,28 @@ async fn a_later_release_of_somebody_else_is_no_rollback() {
 }
 
 #[tokio::test]
+async fn what_became_active_while_the_promote_waited_is_not_promoted_over() {
+    let refusal = Reply::Text(403, "app is currently updating\n");
+    let theirs = || [app("updating", "ROLD"), app("updating", "ROLD"), app("running", "RTHEIRS")];
+    for script in [v2().on(APP, theirs()), v2().on(PROMOTE, [refusal, Reply::Text(200, "ok\n")]).after(PROMOTE, APP, theirs())] {
+        let server = script.serve().await;
+        let active = ReleaseId::new("RTHEIRS").unwrap();
+        assert_eq!(promote(&server).await.0.unwrap(), Promoted::Overtaken { active });
+        // Refused once at most, and never sent again.
+        assert!(server.changes().len() <= 1);
+    }
+}
+
+#[tokio::test]
 async fn a_promote_waits_for_somebody_elses_update() {
     let refusal = Reply::Text(403, "app is currently updating\n");
     let table = [
-        ("before it is sent", v2().on(APP, [app("updating", "ROLD"), app("running", "ROLD")]), vec![Reply::Text(200, "ok\n")], 1),
+        (
+            "before it is sent",
+            v2().on(APP, [app("updating", "ROLD"), app("updating", "ROLD"), app("running", "ROLD")]),
+            vec![Reply::Text(200, "ok\n")],
+            1,
+        ),
         ("when it is refused", v2(), vec![refusal, Reply::Text(200, "ok\n")], 2),
         (
             "when CloudFormation refuses it",
