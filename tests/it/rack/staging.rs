@@ -9,10 +9,7 @@ async fn version_2_builds_from_the_manifest_and_one_release_carries_build_and_re
     let request = StageRequest { revision: Some(SHA.to_owned()), ..request(Deliver::Auto) };
     let (staged, told) = stage(&server, &request).await;
     assert_eq!(staged.unwrap(), "BNEW RREV Build");
-    assert_eq!(
-        told,
-        ["notice: rack `prod` (version 20260421192651) builds from the manifest and pulls the images", "Pulling grün", "Pushed"]
-    );
+    assert_eq!(told, ["rack `prod` (version 20260421192651) builds from the manifest and pulls the images", "Pulling grün", "Pushed"]);
     assert_eq!(server.changes(), ["POST /apps/web/objects/tmp/*", "POST /apps/web/builds", "POST /apps/web/releases"]);
     let form = server.only("POST /apps/web/builds").form();
     insta::assert_snapshot!(format!("{form:?}"), @r#"{"description": "deploy [tok-1]", "git-sha": "0123456789abcdef0123456789abcdef01234567", "manifest": "convox.yml", "url": "object://web/tmp/x.tgz"}"#);
