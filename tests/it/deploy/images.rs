@@ -74,12 +74,9 @@ fn equal_builds_of_two_apps_run_once_and_are_pushed_for_both() {
 #[test]
 fn an_app_of_two_services_has_two_images_and_one_release() {
     let world = Setup::new(&["shop"]).start();
-    let manifest = "services:\n  web:\n    build: .\n  worker:\n    build:\n      path: .\n      manifest: Dockerfile.worker\n  cache:\n    image: redis:7\n";
+    let manifest = "services:\n  web:\n    build: .\n  worker:\n    build:\n      path: .\n      manifest: Dockerfile.worker\n";
     world.repo.write("apps/shop/Dockerfile.worker", format!("FROM {}\nCOPY page /work\n", world.base()));
     world.repo.write("apps/shop/convox.yml", manifest).commit("two services");
-    // The rack would pull the third one's image: it need not be there to be planned.
-    let manifest = manifest.replace("  cache:\n    image: redis:7\n", "");
-    world.repo.write("apps/shop/convox.yml", manifest).commit("no third");
     let run = world.run(&["deploy"]).code(0).outcomes(&["shop@staging deployed"]);
     assert_eq!(run.finished(Stage::Build), ["shop/web", "shop/worker"]);
     assert_eq!(run.finished(Stage::Push), ["shop/web", "shop/worker"]);
