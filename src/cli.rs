@@ -22,16 +22,16 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// The configuration file
-    #[arg(long, global = true, value_name = "FILE", env = "OFFBUILD_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "OFFBUILD_CONFIG", help_heading = "Options of every command")]
     pub config: Option<PathBuf>,
     /// Work in this directory
-    #[arg(short = 'C', long = "directory", global = true, value_name = "DIR")]
+    #[arg(short = 'C', long = "directory", global = true, value_name = "DIR", help_heading = "Options of every command")]
     pub directory: Option<PathBuf>,
     /// Say more: whole build logs
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Options of every command")]
     pub verbose: bool,
     /// Say only results and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Options of every command")]
     pub quiet: bool,
 }
 

@@ -3,6 +3,7 @@
 //! The configuration does not carry the origin of every value along; the file is read once more when somebody asks.
 
 use super::digest::Entries;
+use super::nearest;
 use super::values::Span;
 use super::{App, Config, HookConfig, Pattern, RackConfig, TargetConfig};
 use crate::build::{SecretSource, SshSource};
@@ -67,7 +68,12 @@ struct Explaining<'a> {
 
 /// The resolved values of a target, in the order in which people would ask; an unknown target is an error.
 pub fn explain(config: &Config, target: &Target, env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Resolved>> {
-    let unknown = || Error::config(format!("there is no target `{target}`")).hint("`offbuild config` without a target lists them");
+    let unknown = || {
+        let all: Vec<String> =
+            config.apps.iter().flat_map(|app| app.targets.iter().map(move |on| format!("{}@{}", app.name, on.rack))).collect();
+        let known = nearest::known(&target.to_string(), all.iter().map(String::as_str), "no app goes to a rack");
+        Error::config(format!("there is no target `{target}`")).hint(known)
+    };
     let app = config.apps.iter().find(|app| app.name == target.app).ok_or_else(unknown)?;
     let on = app.targets.iter().find(|on| on.rack == target.rack).ok_or_else(unknown)?;
     let rack = config.racks.get(&target.rack).ok_or_else(unknown)?;

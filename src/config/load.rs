@@ -24,7 +24,9 @@ pub fn load(here: &Path, repository: &Path, file: Option<&Path>, env: &dyn Fn(&s
         return Err(Error::config(message).hint("run offbuild inside the repository"));
     }
     let path = match file {
-        Some(file) => Some(real(&here.join(file))?),
+        Some(file) => {
+            Some(real(&here.join(file)).map_err(|error| error.hint("name a file that is there with `--config` or `OFFBUILD_CONFIG`"))?)
+        }
         None => here.ancestors().take_while(|dir| dir.starts_with(&repository)).map(|dir| dir.join(FILE_NAME)).find(|path| path.is_file()),
     };
     let Some(path) = path else { return single::config(&here, &repository, env) };

@@ -190,7 +190,7 @@ async fn still_as_planned(target: &TargetPlan, rack: &Arc<dyn Rack>) -> Result<(
     Err(Stop::failed(FailureClass::Guard, message).hint("somebody else released it meanwhile; deploy again to plan anew"))
 }
 
-/// Runs `on_failure`, which can never hide the first error: what it does wrong is a notice.
+/// Runs `on_failure`, which can never hide the first error: what it does wrong is told as its step's failure only.
 pub(crate) async fn tell_failure(
     app: &AppPlan,
     target: Option<(&TargetPlan, Option<&ReleaseId>, &Arc<dyn Rack>)>,
@@ -201,9 +201,8 @@ pub(crate) async fn tell_failure(
     let told = target.map(|(target, release, rack)| (target, release, Some(rack.hook_login())));
     let Some(command) = hook_env::failure_hook(&context.plan, app, told, failed) else { return };
     let step = Step { app: app.name.clone(), rack, service: None, stage: Stage::OnFailure };
-    if let Err(Stop::Failed { message, .. }) = images::run_hook(&command, &step, context, &context.cancel).await {
-        context.events.progress(step).notice(message);
-    }
+    // The step's own failure is recorded by then, and there is nothing it could stop.
+    let _ = images::run_hook(&command, &step, context, &context.cancel).await;
 }
 
 fn rack_stop(error: RackError, other: FailureClass) -> Stop {

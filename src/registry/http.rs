@@ -200,13 +200,15 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(20)))
 }
 
-/// An error of the client and all below it in one line.
+/// What is below an error of the client, in one line.
 fn told(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut parts = vec![error.to_string()];
     let mut next = std::error::Error::source(&error);
     while let Some(cause) = next {
         let text = cause.to_string();
+        // The outer texts only say that it was sending, and which call of hyper's.
+        parts.retain(|part| part != "error sending request" && !part.starts_with("client error ("));
         if !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }

@@ -89,7 +89,10 @@ impl RegistryError {
                 ),
                 None => "set `create: true` under `registry:` in `apps.yaml`, or create the repository".to_owned(),
             }),
-            Self::Unreachable { .. } | Self::Failed { .. } => None,
+            Self::Unreachable { host, .. } => {
+                Some(format!("check that `{host}` is the registry's address, and that this machine may connect to it"))
+            }
+            Self::Failed { .. } => None,
         }
     }
 }

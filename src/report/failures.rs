@@ -167,6 +167,10 @@ pub fn go_on(state: &RunState) -> Vec<(String, String)> {
     if !held.is_empty() {
         next.push(("to deploy what is held".to_owned(), format!("offbuild deploy{}", held.concat())));
     }
+    let refused = state.finished.is_some_and(|finish| finish.code == crate::error::Kind::Refused.exit_code());
+    if refused && outcomes().any(|outcome| matches!(outcome, TargetOutcome::Stale { .. })) {
+        next.push(("to count a newer live commit as done".to_owned(), "offbuild deploy --stale ok".to_owned()));
+    }
     next
 }
 

@@ -163,6 +163,7 @@ fn target_rows(state: &RunState) -> Vec<TargetRow> {
             Live::Before(release) => (release, "as-before"),
             Live::Other(release) => (Some(release), "other"),
             Live::Nothing => (None, "nothing"),
+            Live::Unknown => (None, "unknown"),
         };
         // The word without its parentheses: class and blocker have fields of their own.
         let outcome = outcome_word(known, state.finished.is_some());

@@ -182,7 +182,8 @@ impl<W: Write> Plain<W> {
             }
             StepOutcome::RolledBack { message } => {
                 kept.lines().try_for_each(|line| self.write_log(&subject, &line))?;
-                self.say(&subject, &paint.bad(&format!("{stage} rolled back after {}: {}", took(millis), clean(message))))
+                let message = message.lines().map(clean).collect::<Vec<_>>().join("\n    ");
+                self.say(&subject, &paint.bad(&format!("{stage} rolled back after {}: {message}", took(millis))))
             }
             StepOutcome::Cancelled if self.normal() => {
                 self.say(&subject, &paint.warn(&format!("{stage} cancelled after {}", took(millis))))

@@ -3,7 +3,7 @@
 //! Folding is pure, so replaying a journal gives the state the run had. Output lines are counted and the last one is
 //! kept; whoever wants all of them reads the events.
 
-use crate::event::{Event, EventKind, Stage, Step, StepOutcome, TargetOutcome};
+use crate::event::{Event, EventKind, FailureClass, Stage, Step, StepOutcome, TargetOutcome};
 use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, ReleaseId, RunId, ServiceName, Target};
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
@@ -220,6 +220,8 @@ pub enum Live {
     Other(ReleaseId),
     /// Nothing was ever live.
     Nothing,
+    /// The rack could not be asked.
+    Unknown,
 }
 
 impl RunState {
@@ -401,6 +403,11 @@ impl TargetState {
             (Some(TargetOutcome::UpToDate), _) => Live::This(self.live_release.clone()),
             (_, Some(last)) if Some(last) == ours => Live::This(Some(last.clone())),
             (_, Some(last)) if Some(last) != self.live_release.as_ref() => Live::Other(last.clone()),
+            (Some(TargetOutcome::Failed { class: FailureClass::RackUnreachable | FailureClass::RackLogin, .. }), None)
+                if self.live_release.is_none() =>
+            {
+                Live::Unknown
+            }
             _ if self.live_release.is_none() && self.base.is_none() => Live::Nothing,
             _ => Live::Before(self.live_release.clone()),
         }

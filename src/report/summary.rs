@@ -199,7 +199,8 @@ pub fn live_words(target: &TargetState) -> [String; 2] {
         Live::This(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), "this commit".to_owned()],
         Live::Before(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), before()],
         Live::Other(release) => [release.to_string(), "neither this run's nor the one before".to_owned()],
-        Live::Nothing => ["-".to_owned(), "nothing was ever deployed".to_owned()],
+        Live::Unknown => ["-".to_owned(), "not known: the rack could not be asked".to_owned() + &left],
+        Live::Nothing => ["-".to_owned(), "nothing was ever deployed".to_owned() + &left],
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
         until: if args.no_promote { Until::Stage } else { Until::Promote },
         work: args.work,
         output: args.output,
+        lock_wait: lock_wait(&args.guards.lock_wait)?,
         dry_run: args.dry_run,
         offline: false,
     };
@@ -65,6 +66,7 @@ pub(super) async fn build(global: &Global, args: cli::BuildArgs) -> Result<u8> {
         until: Until::Push,
         work: args.work,
         output: args.output,
+        lock_wait: Duration::ZERO,
         dry_run: false,
         offline: false,
     };
@@ -82,6 +84,7 @@ pub(super) async fn plan(global: &Global, args: cli::PlanArgs) -> Result<u8> {
         until: Until::Promote,
         work,
         output: Output { format: args.format, ..Output::default() },
+        lock_wait: Duration::ZERO,
         dry_run: true,
         offline: args.offline,
     };
@@ -95,6 +98,8 @@ struct How {
     until: Until,
     work: cli::Work,
     output: Output,
+    /// How long another run of the same rack is waited for.
+    lock_wait: Duration,
     dry_run: bool,
     /// Neither racks nor registries are asked.
     offline: bool,
@@ -104,6 +109,7 @@ async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards:
     let began = Instant::now();
     let mut world = World::open(global, selection)?;
     let mut found = tokio::task::block_in_place(|| read::apps(&world))?;
+    read::image_places(&world, &found)?;
     let jobs = jobs(how.work.jobs.as_deref().or(world.config.jobs.as_deref()))?;
     let racks = if how.offline { BTreeMap::new() } else { world.rack_clients()? };
     let live = if how.offline { None } else { Some(read::live(&world, &racks).await) };
@@ -223,7 +229,7 @@ async fn carry_out(
         world.redactor.register(&rack.hook_login().1);
     }
     let root = world.history.root();
-    let locks = lock_racks(root, &plan, guards).await?;
+    let locks = lock_racks(root, &plan, guards, how.lock_wait).await?;
     let journal = Journal::create(root, &plan.run)?;
     let written = journal.path().to_owned();
     let (events, receiver) = Events::new(world.redactor.clone());
@@ -237,23 +243,27 @@ async fn carry_out(
     drop(events);
     let state = shown.await.unwrap_or_default();
     drop(locks);
-    report_files(&state, &written, how)?;
+    if let Err(error) = report_files(&state, &written, how) {
+        // What was deployed is deployed, whatever became of the report.
+        eprintln!("warning: {error}");
+    }
     Ok(code)
 }
 
-async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>) -> Result<Vec<lock::Lock>> {
+async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>, wait: Duration) -> Result<Vec<lock::Lock>> {
     // Images alone are named by their content: builds need no lock.
-    let Some(guards) = guards else { return Ok(Vec::new()) };
+    if guards.is_none() {
+        return Ok(Vec::new());
+    }
     let racks: BTreeSet<RackName> = plan.releases().map(|target| target.target.rack.clone()).collect();
-    let wait = lock_wait(&guards.lock_wait)
-        .ok_or_else(|| Error::config(format!("`{}` is no duration", guards.lock_wait)).hint("write it as `90s`, `15m` or `1h`"))?;
     let holder = Holder::this(plan.run.clone(), plan.ci_url.clone());
     lock::acquire(root, &racks, &holder, wait, &|notice| eprintln!("{notice}")).await
 }
 
 /// `0`, or a length of time as the configuration writes it.
-fn lock_wait(text: &str) -> Option<Duration> {
-    if matches!(text, "0" | "0s") { Some(Duration::ZERO) } else { Span(text.to_owned()).duration() }
+fn lock_wait(text: &str) -> Result<Duration> {
+    let wait = if matches!(text, "0" | "0s") { Some(Duration::ZERO) } else { Span(text.to_owned()).duration() };
+    wait.ok_or_else(|| Error::config(format!("`--lock-wait {text}` is no length of time")).hint("write it as `90s`, `15m` or `1h`"))
 }
 
 async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
@@ -304,9 +314,16 @@ fn sinks(global: &Global, world: &World, how: &How) -> Result<Vec<Box<dyn Sink>>
         _ => Verbosity::Normal,
     };
     let mut sinks = report::for_people(verbosity, |name| (world.env)(name));
+    let create = |flag: &str, path: &Path| {
+        let unwritten = |error| Error::config(format!("`{flag} {}` cannot be written", path.display())).because(error);
+        std::fs::File::create(path).map_err(|error| unwritten(error).hint("name a file in a directory that is there and may be written"))
+    };
+    if let Some(path) = &how.output.html {
+        // Made when the run is over; that it cannot be is better known before.
+        drop(create("--html", path)?);
+    }
     if let Some(path) = &how.output.events {
-        let file = std::fs::File::create(path)
-            .map_err(|error| Error::config(format!("`--events {}` cannot be written", path.display())).because(error))?;
+        let file = create("--events", path)?;
         sinks.push(Box::new(report::json::EventLines::new(std::io::BufWriter::new(file))));
     }
     Ok(sinks)

@@ -6,13 +6,14 @@ use crate::cli::{ConfigArgs, Global, Selection};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::names::{AppName, RackName, Target};
-use crate::report::text::table;
-use crate::words::count;
+use crate::report::text::{count, table};
+use std::io::Write as _;
 
 /// `offbuild validate`: everything that can be wrong without asking anybody.
 pub(super) fn validate(global: &Global) -> Result<u8> {
     let world = World::open(global, &Selection::default())?;
     let found = tokio::task::block_in_place(|| read::apps(&world))?;
+    read::image_places(&world, &found)?;
     let targets = world.targets().count();
     for warning in found.iter().filter_map(|found| found.manifest.as_ref()).flat_map(|manifest| &manifest.warnings) {
         eprintln!("warning: {}: {}", warning.place, warning.message);

@@ -14,7 +14,7 @@ use crate::changes::{Change, History};
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Kind, Result};
 use crate::event::FailureClass;
-use crate::manifest::{self, Manifest, Reading};
+use crate::manifest::{self, Manifest, Reading, image_tags};
 use crate::names::{AppName, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, Target};
 use crate::plan::planner::{self, AppFacts, Existing, FINGERPRINT_LABEL, Facts, RackFacts, TargetFacts};
 use crate::plan::{Decision, PlannedLive};
@@ -140,6 +140,23 @@ fn usable_hook(world: &World, app: &App, kind: HookKind, hook: &HookConfig) -> R
         }
         Ok(_) => Ok(true),
     }
+}
+
+/// That every selected app's images have a place to go. What is wrong is an error, all of it at once.
+pub(super) fn image_places(world: &World, found: &[Found]) -> Result<()> {
+    let selected: BTreeSet<&AppName> = world.apps().map(|app| &app.name).collect();
+    let mut problems = Vec::new();
+    for found in found.iter().filter(|found| selected.contains(&found.app.name)) {
+        let app = &found.app;
+        let services = found.manifest.iter().flat_map(|manifest| &manifest.services);
+        for service in services.filter(|service| service.build.is_some()) {
+            let (image, repository) = (service.image.as_ref(), app.repository.as_deref());
+            if let Err(error) = image_tags(&service.name, image, repository, &app.name, world.head.commit.id.as_str()) {
+                problems.push(Problem { place: service.place.clone(), message: error.one_line(), help: error.hint });
+            }
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problem_error(world, problems)) }
 }
 
 /// All problems as one error, each with its line.

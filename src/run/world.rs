@@ -54,6 +54,11 @@ impl World {
         let history = changes::open(&here)?;
         let head = history.head()?;
         let config = config::load(&here, history.root(), global.config.as_deref(), &*env)?;
+        if config.apps.is_empty() {
+            let file = config.file.as_ref().map_or_else(|| config::FILE_NAME.to_owned(), ToString::to_string);
+            return Err(Error::config(format!("there is no app: no directory that `discover.include` of `{file}` names has a manifest"))
+                .hint("an app is a directory with a `convox.yml` or a `docker-compose.yml`; correct `discover`, or name it under `apps`"));
+        }
         let root = history.root().canonicalize().unwrap_or_else(|_| history.root().to_owned());
         let inside = here.strip_prefix(&root).unwrap_or(Path::new(""));
         let inside = RepoPath::from_git(std::os::unix::ffi::OsStrExt::as_bytes(inside.as_os_str()));
@@ -90,7 +95,9 @@ impl World {
         let mut clients: BTreeMap<RackName, Arc<dyn Rack>> = BTreeMap::new();
         for rack in self.racks() {
             let login = login::resolve(rack, &*self.env, home.as_deref())?;
-            let client = Convox::new(rack, login, rack.poll).map_err(rack_error)?;
+            // Nothing was sent: only the settings can be wrong.
+            let client = Convox::new(rack, login, rack.poll)
+                .map_err(|error| Error::config(error.to_string()).hint(format!("correct `racks.{}` in {}", rack.name, rack.place.file)))?;
             clients.insert(rack.name.clone(), Arc::new(client));
         }
         Ok(clients)

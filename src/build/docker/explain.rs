@@ -6,11 +6,20 @@ use super::status::FailedStep;
 use crate::build::BuildError;
 use regex::Regex;
 
+/// How many of the last lines of a failed command say why it failed.
+const LAST_WORDS: usize = 5;
+
 /// The error of a build that BuildKit ended with `message`. `shown` is how the Dockerfile is called.
 pub(super) fn explain(message: &str, step: Option<FailedStep>, dockerfile: &Dockerfile, shown: &str) -> BuildError {
     let mut text = clean(message).to_owned();
+    // BuildKit only tells the exit code of a command that found the disk full; the command itself said it in its last lines.
+    let said = step.as_ref().map(|step| step.log.as_slice()).unwrap_or_default();
+    let full = said.iter().rev().take(LAST_WORDS).find(|line| is_full(line));
     if is_full(&text) {
         return engine(format!("the build failed: {text}"));
+    }
+    if let Some(line) = full {
+        return engine(format!("the build failed: {text}: {}", line.trim()));
     }
     let place = match parse_error_line(&text) {
         Some(line) => Some((line, line)),
@@ -150,5 +159,9 @@ mod tests {
         let said = "failed to solve with frontend gateway.v0: Head \"https://registry-1.docker.io/v2/docker/dockerfile/manifests/1\": no such host";
         assert!(explain(said, None, &parsed, "D").to_string().contains("drop the line"));
         assert!(matches!(explain("write /x: no space left on device", None, &parsed, "D"), BuildError::Engine { hint: Some(_), .. }));
+        let log = vec!["cp: write error: No space left on device".into(), "make: *** [all] Error 1".into()];
+        let step = FailedStep { name: "[2/2] RUN make".into(), error: "x".into(), log };
+        let told = explain("executor failed running [/bin/sh -c make]: exit code: 2", Some(step), &parsed, "D");
+        assert!(matches!(&told, BuildError::Engine { message, .. } if message.ends_with("cp: write error: No space left on device")));
     }
 }

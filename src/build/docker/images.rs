@@ -70,12 +70,14 @@ impl Docker {
         let reference = format!("{repository}:{tag}");
         let options = PushImageOptions { tag: Some(tag.to_owned()), platform: None };
         let mut answers = Box::pin(self.client.push_image(&repository.to_string(), Some(options), Some(credentials(repository, login))));
-        let (mut digest, mut sums) = (None, Sums::default());
+        let (mut digest, mut sums, mut retried) = (None, Sums::default(), false);
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| self.refusal(&reference, error))?;
             let status = answer.status.unwrap_or_default();
-            if status.starts_with("Retrying in ") {
-                progress.notice(format!("`{reference}`: {}", status.to_lowercase()));
+            // The engine counts down, a line per second and layer; that it tries again is told once.
+            if status.starts_with("Retrying in ") && !retried {
+                progress.notice(format!("`{reference}`: the registry did not take a layer; the engine tries again"));
+                retried = true;
             }
             digest = digest.or_else(|| pushed(&status));
             if let Some((current, total)) = answer.progress_detail.and_then(|detail| sums.add(detail.current, detail.total)) {

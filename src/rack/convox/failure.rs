@@ -136,8 +136,8 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
         let text = cause.to_string();
-        // Many crates repeat their source in their own text.
-        causes.retain(|outer| !outer.contains(&text));
+        // Many crates repeat their source in their own text; "client error (Connect)" only says which call of hyper's it was.
+        causes.retain(|outer| !outer.contains(&text) && !outer.starts_with("client error ("));
         causes.push(text);
         next = cause.source();
     }

@@ -29,7 +29,7 @@ pub(super) fn config(https: bool, ca_file: Option<&Path>) -> Result<ClientConfig
     let Some(file) = ca_file else {
         return Ok(builder.with_root_certificates(system_roots()).with_no_client_auth());
     };
-    let unreadable = |why: String| format!("its `ca_file` {} cannot be read: {why}", file.display());
+    let unreadable = |why: String| format!("its `ca_file` `{}` cannot be read: {why}", file.display());
     let known: Vec<CertificateDer<'static>> =
         CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|error| unreadable(error.to_string()))?;
     if known.is_empty() {
