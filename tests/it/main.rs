@@ -13,3 +13,4 @@ mod registry;
 mod sandbox;
 #[allow(dead_code, reason = "each area uses its part of what the tests stand on")]
 mod support;
+mod unhappy;
