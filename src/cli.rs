@@ -42,12 +42,16 @@ pub enum Command {
     Deploy(Deploy),
     /// Show which apps changed; with --base it needs no rack
     Changed(Changed),
+    /// Tell why an app would be deployed or left alone, and what waits since the live commit
+    Why(WhyArgs),
     /// Show what a deploy would do, step by step
     Plan(PlanArgs),
     /// Build and push images without releasing anything
     Build(BuildArgs),
     /// Check the configuration
     Validate,
+    /// Compare what apps declare with what their builds read
+    Lint(LintArgs),
     /// Show the resolved configuration of an app on a rack, with where each value comes from
     Config(ConfigArgs),
     /// Show what is live where
@@ -235,6 +239,34 @@ pub enum ChangedFormat {
     Json,
     /// A matrix for GitHub's `fromJSON`.
     Matrix,
+}
+
+/// `offbuild why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// Which apps and racks: `APP` or `APP@RACK`; a name, a glob, a path, `tag:NAME`
+    #[arg(value_name = "APP[@RACK]", required_unless_present = "what_if")]
+    pub apps: Vec<String>,
+    /// Answer for these paths as if they had changed; needs no rack and no base
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["base", "fetch", "strict_base"])]
+    pub what_if: Vec<PathBuf>,
+    /// What to compare with.
+    #[command(flatten)]
+    pub base: Base,
+    /// `text` or `json`
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `offbuild lint`.
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// `text` or `json`
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `offbuild plan`.

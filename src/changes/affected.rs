@@ -205,9 +205,9 @@ fn glob_sets(globs: &[Glob], first: usize, sets: &mut Vec<(usize, GlobSet)>) {
     }
 }
 
-fn ignore_rule(pattern: &Pattern) -> Rule {
+pub(super) fn ignore_rule(pattern: &Pattern) -> Rule {
     Rule { kind: "ignore", matches: pattern.glob.clone(), place: Some(pattern.place.clone()), through: Vec::new() }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

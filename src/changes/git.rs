@@ -7,10 +7,11 @@
 //! It does not fetch, write objects or touch the index.
 
 use super::gitcli::GitCli;
-use super::{Ancestry, Change, CommitInfo, Head, History, TreeEntry, tree, worktree};
+use super::{Ancestry, Change, CommitInfo, Head, History, Log, LoggedCommit, TreeEntry, tree, worktree};
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
 use git2::{ErrorClass, ErrorCode, Oid, Repository};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use time::OffsetDateTime;
@@ -101,11 +102,7 @@ impl History for Git {
         self.with(|repo| {
             let wrong =
                 |error: &git2::Error| failed(format!("the merge base of {} and {} cannot be found", one.short(), two.short()), error);
-            // A linked worktree does not see where its clone's history is cut off and would walk past it.
-            let clone = match repo.is_worktree() && is_filled(&repo.commondir().join("shallow")) {
-                true => Some(Repository::open(repo.commondir()).map_err(|error| wrong(&error))?),
-                false => None,
-            };
+            let clone = shallow_clone(repo).map_err(|error| wrong(&error))?;
             match clone.as_ref().unwrap_or(repo).merge_base(oid(one)?, oid(two)?) {
                 Ok(base) => commit_id(base).map(Some),
                 Err(error) if error.code() == ErrorCode::NotFound && error.class() == ErrorClass::Merge => Ok(None),
@@ -123,6 +120,33 @@ impl History for Git {
         }
         let base = self.merge_base(one, two)?;
         Ok(super::ancestry_of(one, two, base.as_ref(), self.is_shallow()))
+    }
+
+    fn log(&self, base: &CommitId, head: &CommitId, limit: usize) -> Result<Log> {
+        let wrong = |error: git2::Error| failed(format!("the commits from {} to {} cannot be read", base.short(), head.short()), &error);
+        let shallow = self.is_shallow();
+        self.with(|repo| {
+            let clone = shallow_clone(repo).map_err(wrong)?;
+            let repo = clone.as_ref().unwrap_or(repo);
+            let mut walk = repo.revwalk().map_err(wrong)?;
+            walk.set_sorting(git2::Sort::TIME | git2::Sort::TOPOLOGICAL).map_err(wrong)?;
+            walk.push(oid(head)?).map_err(wrong)?;
+            walk.hide(oid(base)?).map_err(wrong)?;
+            let mut log = Log::default();
+            for id in walk {
+                if log.commits.len() == limit {
+                    log.more = true;
+                    break;
+                }
+                let commit = repo.find_commit(id.map_err(wrong)?).map_err(wrong)?;
+                // What the commit at the border of a shallow clone changed is not known: its parents are not here.
+                let border = shallow && commit.parent_count() == 0;
+                log.more |= border;
+                let paths = if border { Vec::new() } else { changed_by(repo, &commit)? };
+                log.commits.push(LoggedCommit { commit: info(&commit)?, paths });
+            }
+            Ok(log)
+        })
     }
 
     fn files(&self, commit: &CommitId, dir: &RepoPath) -> Result<Vec<TreeEntry>> {
@@ -169,6 +193,31 @@ fn find<'repo>(repo: &'repo Repository, id: &CommitId) -> Result<git2::Commit<'r
 
 fn tree_of<'repo>(repo: &'repo Repository, id: &CommitId) -> Result<git2::Tree<'repo>> {
     find(repo, id)?.tree().map_err(|error| failed(format!("the tree of commit {} cannot be read", id.short()), &error))
+}
+
+/// The clone of a linked worktree whose history is cut off: the worktree does not see where, and would walk past it.
+fn shallow_clone(repo: &Repository) -> std::result::Result<Option<Repository>, git2::Error> {
+    let hidden = repo.is_worktree() && is_filled(&repo.commondir().join("shallow"));
+    if hidden { Repository::open(repo.commondir()).map(Some) } else { Ok(None) }
+}
+
+/// The paths a commit changed: those that differ from every parent, so that a merge brings only what is its own.
+fn changed_by(repo: &Repository, commit: &git2::Commit<'_>) -> Result<Vec<RepoPath>> {
+    let wrong = |error: git2::Error| failed(format!("commit {} cannot be read", commit.id()), &error);
+    let new = commit.tree().map_err(wrong)?;
+    let mut changed: Option<BTreeSet<RepoPath>> = None;
+    for parent in commit.parents() {
+        let differs = tree::differences(repo, &parent.tree().map_err(wrong)?, &new)?;
+        let differs: BTreeSet<RepoPath> = differs.into_iter().map(|change| change.path).collect();
+        changed = Some(match changed {
+            Some(known) => known.intersection(&differs).cloned().collect(),
+            None => differs,
+        });
+    }
+    match changed {
+        Some(changed) => Ok(changed.into_iter().collect()),
+        None => Ok(tree::files(repo, &new, &RepoPath::default())?.into_iter().map(|entry| entry.path).collect()),
+    }
 }
 
 fn info(commit: &git2::Commit<'_>) -> Result<CommitInfo> {

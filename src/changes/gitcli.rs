@@ -4,7 +4,7 @@
 //! Its answers are those of [`super::git`]; the tests ask both. Each question is one run of git or two, of plumbing commands with
 //! `-z`, without a pager, a prompt, or a write to the index.
 
-use super::{Ancestry, Change, ChangeKind, CommitInfo, Head, History, TreeEntry, worktree};
+use super::{Ancestry, Change, ChangeKind, CommitInfo, Head, History, Log, LoggedCommit, TreeEntry, worktree};
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
 use std::collections::BTreeMap;
@@ -14,6 +14,12 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use time::OffsetDateTime;
+
+/// Fields of a commit in `git log`: id, parents, author, time, subject.
+const LOG_FORMAT: &str = "--format=%H%x00%P%x00%an%x00%ct%x00%s";
+
+/// Commits asked about in one run: their ids fit the pipe's buffer, so that writing them never waits for reading the answers.
+const AT_ONCE: usize = 500;
 
 /// A repository, read by running git.
 #[derive(Debug)]
@@ -77,6 +83,32 @@ impl GitCli {
             Some(1) => Ok(None),
             _ => Err(went_wrong(args, &output)),
         }
+    }
+
+    /// Fills in the paths that commits changed.
+    fn changed_by(&self, commits: &mut [LoggedCommit], shallow: bool) -> Result<()> {
+        let mut args =
+            vec!["diff-tree", "--stdin", "-r", "-z", "-c", "--always", "--no-renames", "--name-only", "--ignore-submodules=none"];
+        if !shallow {
+            args.push("--root");
+        }
+        let asked: String = commits.iter().map(|logged| format!("{}\n", logged.commit.id)).collect();
+        let output = self.output(&args, &[], Some(asked.as_bytes()))?;
+        if !output.status.success() {
+            return Err(went_wrong(&args, &output));
+        }
+        // Each id in the order asked for, followed by its paths; no path is the id of the very commit that comes next.
+        let mut records = records(&output.stdout).peekable();
+        let ids: Vec<CommitId> = commits.iter().map(|logged| logged.commit.id.clone()).collect();
+        for (at, logged) in commits.iter_mut().enumerate() {
+            records.next();
+            let next = ids.get(at + 1).map(|id| id.as_str().as_bytes());
+            while let Some(path) = records.next_if(|record| Some(*record) != next) {
+                logged.paths.push(RepoPath::from_git(path));
+            }
+            logged.paths.sort();
+        }
+        Ok(())
     }
 
     fn text(&self, args: &[&str]) -> Result<Option<String>> {
@@ -215,6 +247,31 @@ impl History for GitCli {
         }
         let base = self.merge_base(one, two)?;
         Ok(super::ancestry_of(one, two, base.as_ref(), self.is_shallow()))
+    }
+
+    fn log(&self, base: &CommitId, head: &CommitId, limit: usize) -> Result<Log> {
+        let range = format!("{}..{}", base.as_str(), head.as_str());
+        let most = format!("-n{}", limit.saturating_add(1));
+        let args = ["log", "-z", "-s", "--date-order", "--no-show-signature", "--no-color", "--encoding=UTF-8", LOG_FORMAT, &most, &range];
+        let listed = self.run(&[&args[..], &["--"]].concat(), &[])?;
+        let listed = listed.strip_suffix(b"\0").unwrap_or(&listed);
+        let fields: Vec<&[u8]> = if listed.is_empty() { Vec::new() } else { listed.split(|byte| *byte == 0).collect() };
+        let shallow = self.is_shallow();
+        let mut log = Log::default();
+        for record in fields.chunks_exact(5) {
+            let text = |at: usize| String::from_utf8_lossy(record[at]).into_owned();
+            // What the commit at the border of a shallow clone changed is not known.
+            log.more |= shallow && record[1].is_empty();
+            let time = OffsetDateTime::from_unix_timestamp(text(3).parse().unwrap_or_default()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            let commit = CommitInfo { id: commit_id(&text(0))?, subject: text(4), author: text(2), time };
+            log.commits.push(LoggedCommit { commit, paths: Vec::new() });
+        }
+        log.more |= log.commits.len() > limit;
+        log.commits.truncate(limit);
+        for part in log.commits.chunks_mut(AT_ONCE) {
+            self.changed_by(part, shallow)?;
+        }
+        Ok(log)
     }
 
     fn files(&self, commit: &CommitId, dir: &RepoPath) -> Result<Vec<TreeEntry>> {

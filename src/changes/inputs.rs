@@ -304,7 +304,7 @@ fn hook_rules(app: &App, hook: &HookConfig, rules: &mut Rules) {
 }
 
 /// `Dockerfile.dockerignore`, which goes before the context's `.dockerignore`.
-fn sibling(dockerfile: &RepoPath) -> Option<RepoPath> {
+pub(super) fn sibling(dockerfile: &RepoPath) -> Option<RepoPath> {
     let mut bytes = dockerfile.as_bytes().to_vec();
     bytes.extend_from_slice(b".dockerignore");
     Some(RepoPath::from_git(bytes))

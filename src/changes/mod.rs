@@ -12,6 +12,8 @@ pub mod fingerprint;
 pub mod git;
 pub mod gitcli;
 pub mod inputs;
+pub mod lint;
+pub mod near;
 pub mod reads;
 pub mod survey;
 mod tree;
@@ -82,6 +84,24 @@ pub struct CommitInfo {
     pub time: OffsetDateTime,
 }
 
+/// A commit and what it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedCommit {
+    /// The commit.
+    pub commit: CommitInfo,
+    /// The paths it changed, sorted; of a merge those that differ from every parent.
+    pub paths: Vec<RepoPath>,
+}
+
+/// The commits between two.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Log {
+    /// The newest first, children before their parents.
+    pub commits: Vec<LoggedCommit>,
+    /// True when there are more than were asked for, or history is cut off in between.
+    pub more: bool,
+}
+
 /// HEAD.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Head {
@@ -139,6 +159,9 @@ pub trait History: Send + Sync {
 
     /// How `one` stands to `two`.
     fn ancestry(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Ancestry>;
+
+    /// The commits that `head` has and `base` has not, at most `limit` of them, with the paths they changed.
+    fn log(&self, base: &CommitId, head: &CommitId, limit: usize) -> crate::error::Result<Log>;
 
     /// The files below `dir` in a commit (the file itself when it is one), sorted; none when it is not there.
     fn files(&self, commit: &CommitId, dir: &RepoPath) -> crate::error::Result<Vec<TreeEntry>>;

@@ -3,8 +3,9 @@
 //! `dockerfile` tells what a Dockerfile says; this module brings it together with the context it is said about. What cannot
 //! be followed widens to the whole context: no Dockerfile, a variable without a value, a link on the way to a source.
 
+use super::Rule;
 use super::dockerfile::{self, Origin, SourceRead};
-use super::inputs::{Reach, Read, Unseen};
+use super::inputs::{Reach, Read, Unseen, sibling};
 use crate::build::dockerignore::DockerIgnore;
 use crate::manifest::{Manifest, ServiceBuild};
 use crate::names::{RepoPath, ServiceName};
@@ -63,11 +64,41 @@ fn has_link(root: &Path, context: &RepoPath, path: &RepoPath) -> bool {
     full.ancestors().take_while(|at| **at != *from).any(Path::is_symlink)
 }
 
-/// What `.dockerignore` hides, the Dockerfile's own one before the context's. One that Docker refuses hides nothing.
+/// The ignore file a build obeys, with its text: the Dockerfile's own one before the context's.
+#[must_use]
+pub fn ignore_file(build: &ServiceBuild, root: &Path) -> Option<(RepoPath, String)> {
+    let both = [sibling(&build.dockerfile), build.context.join(".dockerignore")];
+    both.into_iter().flatten().find_map(|file| Some((file.clone(), std::fs::read_to_string(file.under(root)).ok()?)))
+}
+
+/// The pattern of an ignore file that hides a path of the repository from a build of its context.
+#[must_use]
+pub fn hiding(build: &ServiceBuild, file: &RepoPath, text: &str, path: &RepoPath) -> Option<Rule> {
+    let rest = path.below(&build.context).filter(|rest| !rest.is_empty())?;
+    if !DockerIgnore::parse(text).ok()?.is_ignored(rest) {
+        return None;
+    }
+    // The last match decides, and no `!` that comes after it can match.
+    let hides = |line: &str| {
+        !line.starts_with('#') && !line.trim().starts_with('!') && DockerIgnore::parse(line).is_ok_and(|one| one.is_ignored(rest))
+    };
+    let (at, line) = text.lines().enumerate().filter(|(_, line)| hides(line)).last()?;
+    let place = Place { file: file.to_string(), line: at + 1, column: 1 };
+    Some(Rule { kind: "dockerignore", matches: line.trim().to_owned(), place: Some(place), through: Vec::new() })
+}
+
+/// The pattern that hides a path from one of an app's builds.
+#[must_use]
+pub fn hidden_by(manifest: &Manifest, root: &Path, path: &RepoPath) -> Option<Rule> {
+    manifest.services.iter().filter_map(|service| service.build.as_ref()).find_map(|build| {
+        let (file, text) = ignore_file(build, root)?;
+        hiding(build, &file, &text, path)
+    })
+}
+
+/// What `.dockerignore` hides. One that Docker refuses hides nothing.
 fn unseen(build: &ServiceBuild, root: &Path) -> Option<Unseen> {
-    let mut own = build.dockerfile.under(root).into_os_string();
-    own.push(".dockerignore");
-    let text = std::fs::read_to_string(own).or_else(|_| std::fs::read_to_string(build.context.under(root).join(".dockerignore"))).ok()?;
+    let (_, text) = ignore_file(build, root)?;
     let ignore = DockerIgnore::parse(&text).ok().filter(|ignore| !ignore.is_empty())?;
     let context = build.context.clone();
     Some(Arc::new(move |path: &RepoPath| path.below(&context).is_some_and(|rest| !rest.is_empty() && ignore.is_ignored(rest))))

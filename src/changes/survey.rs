@@ -46,6 +46,14 @@ pub struct Survey<'a> {
 #[derive(Default)]
 pub struct Known(Mutex<BTreeMap<CommitId, Arc<Compared>>>, Mutex<Option<Arc<Affected>>>);
 
+impl Known {
+    /// Every comparison made, by base.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<CommitId, Arc<Compared>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What differs between a base and HEAD.
 #[derive(Debug, Default)]
 pub struct Compared {

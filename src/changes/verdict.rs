@@ -136,6 +136,24 @@ pub enum Reason {
     All,
 }
 
+impl Reason {
+    /// The word for it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NeverDeployed => "never-deployed",
+            Self::RackUnreachable { .. } => "rack-unreachable",
+            Self::NotRunning { .. } => "not-running",
+            Self::NoCommitRecorded => "no-commit-recorded",
+            Self::BaseUnreachable { .. } => "base-unreachable",
+            Self::ConfigChanged => "config-changed",
+            Self::FingerprintDiffers { .. } => "fingerprint-differs",
+            Self::Path(_) => "path",
+            Self::All => "all",
+        }
+    }
+}
+
 /// One line.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

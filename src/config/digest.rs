@@ -131,6 +131,16 @@ impl<'f> Entries<'f> {
         entries
     }
 
+    /// The entries that name their directory: the directory, the key and the entry.
+    pub(super) fn with_directory(&self) -> impl Iterator<Item = (&RepoPath, &'f str, &'f file::App)> {
+        self.by_dir.iter().map(|(dir, (key, entry))| (dir, *key, *entry))
+    }
+
+    /// The entry that names an app and no directory.
+    pub(super) fn named(&self, name: &str) -> Option<&'f file::App> {
+        self.by_name.get(name).copied()
+    }
+
     /// The key and the entry of an app.
     pub(super) fn of(&self, app: &App) -> Option<(&'f str, &'f file::App)> {
         let by_name = || self.by_name.get_key_value(app.dir.file_name().as_str()).map(|(key, entry)| (*key, *entry));

@@ -13,6 +13,7 @@ pub mod file;
 mod interpolate;
 mod load;
 pub mod nearest;
+mod removed;
 mod resolve;
 mod select;
 mod sets;
@@ -27,6 +28,7 @@ pub use digest::digests;
 pub use explain::{Resolved, Source, explain};
 pub use file::schema;
 pub use load::{FILE_NAME, load};
+pub use removed::{Removed, removed};
 pub use select::{Selected, select};
 
 /// The configuration with every key explained, as `offbuild init` writes it.

@@ -3,14 +3,17 @@
 //! Nothing else names an adapter. `world` opens what a command works on, `read` gathers the facts for a plan, `deploy` carries
 //! plans out; the rest answers from what was read.
 
+mod answer;
 mod changed;
+mod compare;
 mod demo;
 mod deploy;
 mod info;
-mod init;
+mod lint;
 mod past;
 mod read;
 mod sandbox;
+mod why;
 mod world;
 
 use crate::cli::{Cli, Command};
@@ -57,6 +60,8 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Build(args) => deploy::build(&global, args).await,
         Command::Plan(args) => deploy::plan(&global, args).await,
         Command::Changed(args) => changed::changed(&global, &args).await,
+        Command::Why(args) => why::why(&global, &args).await,
+        Command::Lint(args) => lint::lint(&global, &args),
         Command::Status(selection) => info::status(&global, &selection).await,
         Command::Validate => info::validate(&global),
         Command::Config(args) => info::config(&global, &args),

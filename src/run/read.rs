@@ -8,14 +8,14 @@ use crate::changes::description::{Recorded, describe, fingerprint_in};
 use crate::changes::fingerprint::Fingerprints;
 use crate::changes::inputs::{Inputs, Shared, inputs_of};
 use crate::changes::reads::reads_of;
-use crate::changes::survey::{Asked, Survey, strict_base};
+use crate::changes::survey::{Asked, Compared, Survey, strict_base};
 use crate::changes::verdict::{self, Reason, Refusal, Verdict, Wishes};
 use crate::changes::{Change, History};
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Kind, Result};
 use crate::event::FailureClass;
-use crate::manifest::{self, Manifest, Reading, image_tags};
-use crate::names::{AppName, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, Target};
+use crate::manifest::{self, Manifest, Reading};
+use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, Target};
 use crate::plan::planner::{self, AppFacts, Existing, FINGERPRINT_LABEL, Facts, RackFacts, TargetFacts};
 use crate::plan::{Decision, PlannedLive};
 use crate::rack::{AppStatus, Live, Rack, RackError};
@@ -62,6 +62,8 @@ pub(super) struct Judgement {
     pub(super) fingerprints: BTreeMap<AppName, Fingerprint>,
     pub(super) dirty: BTreeMap<AppName, String>,
     pub(super) dirty_paths: Affected,
+    /// What was compared, by base.
+    pub(super) compared: BTreeMap<CommitId, Arc<Compared>>,
 }
 
 /// What is live for every selected target.
@@ -70,7 +72,7 @@ pub(super) type AllLive = BTreeMap<Target, Result<Live, RackError>>;
 /// Reads manifest and hooks of every app. What is wrong with a selected one is an error, all of it at once.
 pub(super) fn apps(world: &World) -> Result<Vec<Found>> {
     let selected: BTreeSet<&AppName> = world.apps().map(|app| &app.name).collect();
-    let read: Vec<(Found, Vec<Problem>)> = world.config.apps.par_iter().map(|app| read_app(world, app)).collect();
+    let read = apps_and_problems(world);
     let mut problems = Vec::new();
     let mut found = Vec::new();
     for (app, wrong) in read {
@@ -80,6 +82,21 @@ pub(super) fn apps(world: &World) -> Result<Vec<Found>> {
         found.push(app);
     }
     if problems.is_empty() { Ok(found) } else { Err(problem_error(world, problems)) }
+}
+
+/// Reads manifest and hooks of every app, with what is wrong with each.
+pub(super) fn apps_and_problems(world: &World) -> Vec<(Found, Vec<Problem>)> {
+    world.config.apps.par_iter().map(|app| read_app(world, app)).collect()
+}
+
+/// The inputs of every app.
+pub(super) fn inputs(world: &World, found: &[Found]) -> Result<Vec<Inputs>> {
+    let shared = Shared::of(&world.config)?;
+    let inputs = |found: &Found| {
+        let reads = found.manifest.as_deref().map(|manifest| reads_of(manifest, world.history.root())).unwrap_or_default();
+        inputs_of(&found.app, &shared, found.manifest.as_deref(), &reads)
+    };
+    found.par_iter().map(inputs).collect()
 }
 
 fn read_app(world: &World, app: &App) -> (Found, Vec<Problem>) {
@@ -215,12 +232,7 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
     let history: &dyn History = &*world.history;
     let head = &world.head.commit.id;
     let dirty = history.dirty()?;
-    let shared = Shared::of(&world.config)?;
-    let inputs = |found: &Found| {
-        let reads = found.manifest.as_deref().map(|manifest| reads_of(manifest, history.root())).unwrap_or_default();
-        inputs_of(&found.app, &shared, found.manifest.as_deref(), &reads)
-    };
-    let inputs: Vec<Inputs> = found.par_iter().map(inputs).collect::<Result<_>>()?;
+    let inputs = inputs(world, found)?;
     let matcher = Matcher::new(&inputs);
     let fingerprints = Fingerprints::new(history, head, &dirty);
     let file = world.config.file.clone();
@@ -287,6 +299,7 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
         fingerprints: prints.iter().map(|(app, fingerprint, _)| (app.clone(), fingerprint.clone())).collect(),
         dirty: prints.into_iter().filter_map(|(app, _, dirty)| Some((app, dirty?))).collect(),
         dirty_paths,
+        compared: survey.known.all(),
         targets,
     })
 }

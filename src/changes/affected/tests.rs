@@ -22,7 +22,7 @@ fn rule(kind: &'static str, text: &str) -> InputRule {
     InputRule { reach: Reach::of(text).unwrap(), rule, unseen: None }
 }
 
-fn shared(global: &[&str], ignore: &[&str]) -> Arc<Shared> {
+pub(in crate::changes) fn shared(global: &[&str], ignore: &[&str]) -> Arc<Shared> {
     Arc::new(Shared {
         global: global.iter().map(|text| rule("global", text)).collect(),
         ignore: patterns(ignore),
@@ -30,7 +30,7 @@ fn shared(global: &[&str], ignore: &[&str]) -> Arc<Shared> {
     })
 }
 
-fn app(name: &str, rules: &[&str], ignore: &[&str], shared: &Arc<Shared>) -> Inputs {
+pub(in crate::changes) fn app(name: &str, rules: &[&str], ignore: &[&str], shared: &Arc<Shared>) -> Inputs {
     Inputs {
         app: AppName::new(name).unwrap(),
         rules: rules.iter().map(|text| rule("uses", text)).collect(),
@@ -39,7 +39,7 @@ fn app(name: &str, rules: &[&str], ignore: &[&str], shared: &Arc<Shared>) -> Inp
     }
 }
 
-fn change(path: &[u8]) -> Change {
+pub(in crate::changes) fn change(path: &[u8]) -> Change {
     Change { path: RepoPath::from_git(path), kind: ChangeKind::Modified, dirty: false }
 }
 
@@ -203,6 +203,57 @@ proptest! {
             // Without the paths it names, nothing is left.
             let others: Vec<Change> = changes.iter().filter(|change| !reasons.iter().any(|reason| reason.change == **change)).cloned().collect();
             prop_assert!(!affected(&inputs, &others).reasons.contains_key(&app.app));
+        }
+    }
+}
+
+/// Paths of a small tree, so that rules and changes meet.
+fn small_path() -> impl Strategy<Value = String> {
+    let part = prop::sample::select(vec!["a", "b", "c.md", "d"]);
+    prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"))
+}
+
+fn small_pattern() -> impl Strategy<Value = String> {
+    prop_oneof![
+        small_path(),
+        small_path().prop_map(|path| format!("{path}/**")),
+        small_path().prop_map(|path| format!("{path}/*")),
+        Just("**/*.md".to_owned())
+    ]
+}
+
+proptest! {
+    /// What a verdict names is all that it rests on: without the paths it names the app is left alone, with any one of them it
+    /// is not, and no other path changes anything.
+    #[test]
+    fn the_reasons_are_exactly_what_matters(
+        rules in prop::collection::vec(small_pattern(), 1..4),
+        global in prop::collection::vec(small_pattern(), 0..2),
+        taken in prop::collection::vec((any::<bool>(), small_pattern()), 0..3),
+        paths in prop::collection::btree_set(small_path(), 1..12),
+    ) {
+        let taken: Vec<String> = taken.into_iter().map(|(back, pattern)| if back { format!("!{pattern}") } else { pattern }).collect();
+        let list = |texts: &[String]| -> Vec<&'static str> { texts.iter().map(|text| &*String::leak(text.clone())).collect() };
+        let common = shared(&list(&global), &[]);
+        let web = app("web", &list(&rules), &list(&taken), &common);
+        let inputs = [web];
+        let matcher = Matcher::new(&inputs);
+        let name = inputs[0].app.clone();
+        let changes: Vec<Change> = paths.iter().map(|path| change(path.as_bytes())).collect();
+        let reasons = matcher.affected(&changes).reasons.remove(&name).unwrap_or_default();
+        let named: BTreeSet<&RepoPath> = reasons.iter().map(|reason| &reason.change.path).collect();
+        let affects = |changes: &[Change]| matcher.affected(changes).reasons.contains_key(&name);
+        let (listed, unlisted): (Vec<Change>, Vec<Change>) = changes.iter().cloned().partition(|change| named.contains(&change.path));
+        prop_assert!(!affects(&unlisted), "left over: {unlisted:?}");
+        for one in &listed {
+            prop_assert!(affects(std::slice::from_ref(one)), "alone: {one:?}");
+            let with_others: Vec<Change> = unlisted.iter().chain([one]).cloned().collect();
+            prop_assert_eq!(matcher.affected(&with_others).reasons, matcher.affected(std::slice::from_ref(one)).reasons);
+        }
+        // What is not named is told as a near miss when a rule means it, never both.
+        let near = super::super::near::misses(&inputs[0], &changes, &|_| None, usize::MAX);
+        for miss in &near {
+            prop_assert!(!named.contains(&miss.change.path));
         }
     }
 }

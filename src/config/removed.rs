@@ -1,0 +1,93 @@
+//! Apps of an earlier version of the configuration that are gone now.
+
+use super::check::{Variables, check};
+use super::digest::Entries;
+use super::{Config, file, load, targets};
+use crate::discovery::{self, DEFAULT_INCLUDE};
+use crate::error::Result;
+use crate::names::{AppName, RackName, RepoPath};
+use globset::GlobMatcher;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An app that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Removed {
+    /// Its name.
+    pub name: AppName,
+    /// The directory it had.
+    pub dir: RepoPath,
+    /// The racks it went to. What is there stays there.
+    pub racks: Vec<RackName>,
+}
+
+/// The apps that another version of the file had and this one has not, by name.
+///
+/// `emptied` are the directories that held a manifest then and do not now. An app that goes on under its name in another
+/// directory has moved and is not gone. A text that cannot be read is an error.
+pub fn removed(config: &Config, text: &str, emptied: &BTreeSet<RepoPath>) -> Result<Vec<Removed>> {
+    let name = config.file.as_ref().map(ToString::to_string).unwrap_or_else(|| load::FILE_NAME.to_owned());
+    let document = load::parse(&name, text)?;
+    let checked = check(&document, Variables::Keep);
+    if !checked.problems.is_empty() {
+        return Err(load::report(checked.problems, text, &name));
+    }
+    let file = &checked.file;
+    let mut gone = BTreeMap::new();
+    let mut add = |dir: RepoPath, name: String, entry: Option<&file::App>| {
+        let known = config.apps.iter().any(|app| app.dir == dir || app.name.as_str() == name);
+        let Ok(name) = AppName::new(name) else { return };
+        if !known {
+            let racks = targets::racks_of(file, entry).into_iter().filter_map(|(rack, _)| RackName::new(rack).ok()).collect();
+            gone.entry(name.clone()).or_insert(Removed { name, dir, racks });
+        }
+    };
+    let entries = Entries::new(file, &config.prefix);
+    for (dir, key, entry) in entries.with_directory() {
+        let name = if entry.path.is_some() { key.to_owned() } else { dir.file_name() };
+        add(dir.clone(), name, Some(entry));
+    }
+    let globs = Globs::of(file);
+    let mut found: BTreeSet<RepoPath> = emptied.iter().filter(|dir| globs.find(dir, &config.prefix)).cloned().collect();
+    if text != config.text {
+        // What is still there, and is no longer looked for.
+        let still = discovery::discover(&config.root, &globs.written, &globs.written_exclude).unwrap_or_default();
+        found.extend(still.into_iter().filter_map(|found| config.prefix.join(&found.dir.to_string())));
+    }
+    for dir in found {
+        let name = dir.file_name();
+        let entry = entries.named(&name);
+        add(dir, name, entry);
+    }
+    Ok(gone.into_values().collect())
+}
+
+/// Where apps were looked for.
+struct Globs {
+    written: Vec<String>,
+    written_exclude: Vec<String>,
+    include: Vec<GlobMatcher>,
+    exclude: Vec<GlobMatcher>,
+}
+
+impl Globs {
+    fn of(file: &file::File) -> Self {
+        let discover = file.discover.as_ref();
+        let written = match discover.and_then(|discover| discover.include.clone()) {
+            Some(include) => include,
+            None => DEFAULT_INCLUDE.iter().map(|glob| (*glob).to_owned()).collect(),
+        };
+        let written_exclude = discover.map(|discover| discover.exclude.clone()).unwrap_or_default();
+        let compile = |globs: &[String]| {
+            globs.iter().filter_map(|glob| discovery::glob(glob).ok()).map(|glob| glob.compile_matcher()).collect::<Vec<_>>()
+        };
+        Self { include: compile(&written), exclude: compile(&written_exclude), written, written_exclude }
+    }
+
+    /// True when a directory of the repository was looked at.
+    fn find(&self, dir: &RepoPath, prefix: &RepoPath) -> bool {
+        let Some(inside) = dir.below(prefix).map(RepoPath::from_git) else { return false };
+        let excluded = || std::iter::successors(Some(inside.clone()), |dir| (!dir.is_root()).then(|| dir.parent()));
+        self.include.iter().any(|glob| glob.is_match(inside.to_string()))
+            && !excluded().any(|dir| self.exclude.iter().any(|glob| glob.is_match(dir.to_string())))
+    }
+}

@@ -1,0 +1,97 @@
+//! The comparison behind `changed` and `why`: with what runs on the racks or, when none can be asked, with a base.
+
+use super::read::{self, AllLive, Ask, Found, Judged, Judgement};
+use super::world::World;
+use crate::changes::ChangeKind;
+use crate::changes::base::Choice;
+use crate::changes::verdict::Verdict;
+use crate::cli::{Base, Global, Selection};
+use crate::config::{self, Removed};
+use crate::discovery::{COMPOSE_NAMES, CONVOX_NAME};
+use crate::error::{Error, Result};
+use crate::names::{CommitId, RepoPath};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was compared, and what came of it.
+pub(super) struct Comparison {
+    pub(super) world: World,
+    pub(super) found: Vec<Found>,
+    pub(super) judgement: Judgement,
+}
+
+/// Judges the selected targets. Nothing is refused here: what is not committed, diverged or held is an answer, too.
+pub(super) async fn compare(global: &Global, selection: &Selection, base: &Base) -> Result<Comparison> {
+    let mut world = World::open(global, selection)?;
+    let ask = Ask { base: base.clone(), allow_dirty: true, allow_diverged: true, ..Ask::default() };
+    let mut found = tokio::task::block_in_place(|| read::apps(&world))?;
+    let (live, note) = match &base.base {
+        Some(_) => (None, None),
+        None => match live(&world).await {
+            Ok(live) => (Some(live), None),
+            Err(why) => (None, Some(format!("no rack can be asked what is live ({why}); compared with a base instead"))),
+        },
+    };
+    let judge = |world: &World, found: &[Found]| {
+        let given = match &live {
+            Some(_) => None,
+            None => Some(read::chosen_base(world, base.base.as_deref())?),
+        };
+        Ok::<_, Error>((read::judge(world, found, live.as_ref(), &ask, given.clone())?, given))
+    };
+    let (mut judgement, mut given) = tokio::task::block_in_place(|| judge(&world, &found))?;
+    if base.fetch && tokio::task::block_in_place(|| read::fetch(&world, &judgement))? {
+        world = World::open(global, selection)?;
+        found = tokio::task::block_in_place(|| read::apps(&world))?;
+        (judgement, given) = tokio::task::block_in_place(|| judge(&world, &found))?;
+    }
+    judgement.notes.extend(note);
+    if let Some(Choice::Found(base)) = &given {
+        judgement.notes.push(format!("base {} from {}", base.commit.short(), base.source));
+        judgement.notes.extend(base.notes.iter().cloned());
+    }
+    Ok(Comparison { world, found, judgement })
+}
+
+/// What is live, or why no rack at all can tell.
+async fn live(world: &World) -> Result<AllLive, String> {
+    let racks = world.rack_clients().map_err(|error| error.one_line())?;
+    if racks.is_empty() {
+        return Err("no rack is configured".to_owned());
+    }
+    let live = read::live(world, &racks).await;
+    read::no_rack(&live).map_or(Ok(live), |error| Err(error.one_line()))
+}
+
+/// True for a target that a deploy would release, were it not for a guard.
+pub(super) fn is_changed(judged: &Judged) -> bool {
+    matches!(judged.decision.verdict, Verdict::Deploy | Verdict::Refused { .. })
+}
+
+/// The apps that were there at a base and are gone, each with the base; nothing is done about them.
+///
+/// Only directories that lost their manifest and entries of an earlier `apps.yaml` are looked at, never the whole tree.
+pub(super) fn removed(world: &World, judgement: &Judgement) -> Result<Vec<(Removed, CommitId)>> {
+    let Some(file) = &world.config.file else { return Ok(Vec::new()) };
+    let dirty = judgement.dirty_paths.reasons.values().flatten().map(|reason| &reason.change).chain(&judgement.dirty_paths.unowned);
+    let dirty: Vec<_> = dirty.collect();
+    let mut gone: BTreeMap<Removed, CommitId> = BTreeMap::new();
+    for (base, compared) in &judgement.compared {
+        let changes = || compared.changes.iter().chain(dirty.iter().copied());
+        let is_manifest = |path: &RepoPath| {
+            let name = path.file_name();
+            name == CONVOX_NAME || COMPOSE_NAMES.contains(&name.as_str())
+        };
+        let lost = changes().filter(|change| change.kind == ChangeKind::Deleted && is_manifest(&change.path));
+        let emptied: BTreeSet<RepoPath> = lost.map(|change| change.path.parent()).collect();
+        if emptied.is_empty() && !changes().any(|change| change.path == *file) {
+            continue;
+        }
+        let Some(text) = world.history.read(base, file)? else { continue };
+        // A configuration that cannot be read had no apps that anybody could have deployed.
+        let former = config::removed(&world.config, &String::from_utf8_lossy(&text), &emptied).unwrap_or_default();
+        for app in former {
+            gone.entry(app).or_insert_with(|| base.clone());
+        }
+    }
+    Ok(gone.into_iter().collect())
+}

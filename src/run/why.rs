@@ -1,0 +1,326 @@
+//! `offbuild why`: the verdict about a target with everything it rests on, and what waits since the live commit.
+//!
+//! `--what-if` answers from the rules alone, for paths that have not changed yet.
+
+use super::answer::{self, Near, ReasonOf, VERSION, Waiting, WhatIf, WhatIfApp};
+use super::compare::{Comparison, compare, is_changed};
+use super::read::{self, Found, Judged};
+use super::world::{World, here};
+use crate::changes::affected::Matcher;
+use crate::changes::inputs::Inputs;
+use crate::changes::near::{Miss, misses};
+use crate::changes::reads::hidden_by;
+use crate::changes::verdict::{Reason, Verdict};
+use crate::changes::{Change, ChangeKind, CommitInfo, Log};
+use crate::cli::{Format, Global, Selection, WhyArgs};
+use crate::error::{Error, Result};
+use crate::names::{CommitId, RepoPath};
+use crate::report::text::{clean, clip, count};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use time::OffsetDateTime;
+
+/// Commits looked at for what waits.
+const MOST_COMMITS: usize = 1000;
+/// Commits and paths that the text lists without `-v`.
+const SHOWN: usize = 10;
+/// Paths outside of all rules that are told as near.
+const NEAREST: usize = 5;
+
+/// Answers on standard output.
+pub(super) async fn why(global: &Global, args: &WhyArgs) -> Result<u8> {
+    let selection = Selection { apps: args.apps.clone(), racks: Vec::new() };
+    if !args.what_if.is_empty() {
+        return tokio::task::block_in_place(|| what_if(global, args, &selection));
+    }
+    let comparison = compare(global, &selection, &args.base).await?;
+    tokio::task::block_in_place(|| explain(global, args, &comparison))
+}
+
+/// What is told about one target.
+struct Told<'a> {
+    judged: &'a Judged,
+    inputs: &'a Inputs,
+    near: Vec<Miss>,
+    base: Option<CommitInfo>,
+    log: Option<&'a Log>,
+}
+
+fn explain(global: &Global, args: &WhyArgs, comparison: &Comparison) -> Result<u8> {
+    let Comparison { world, found, judgement } = comparison;
+    let inputs = read::inputs(world, found)?;
+    let dirty = world.history.dirty()?;
+    let bases: BTreeSet<&CommitId> = judgement.targets.iter().filter_map(|judged| judged.decision.base.as_ref()).collect();
+    let mut logs: BTreeMap<&CommitId, Log> = BTreeMap::new();
+    for base in bases {
+        logs.insert(base, world.history.log(base, &world.head.commit.id, MOST_COMMITS)?);
+    }
+    let mut told = Vec::new();
+    for judged in &judgement.targets {
+        let Some((inputs, found)) = inputs.iter().zip(found).find(|(inputs, _)| inputs.app == judged.target.app) else { continue };
+        let base = judged.decision.base.as_ref();
+        let compared = base.and_then(|base| judgement.compared.get(base));
+        let changes: Vec<Change> = compared.iter().flat_map(|compared| &compared.changes).chain(&dirty).cloned().collect();
+        told.push(Told {
+            judged,
+            inputs,
+            near: near(world, found, inputs, &changes),
+            base: base.map(|base| world.history.commit(base)).transpose()?,
+            log: base.and_then(|base| logs.get(base)),
+        });
+    }
+    match args.format {
+        Format::Text => {
+            for note in &judgement.notes {
+                eprintln!("note: {note}");
+            }
+            let now = OffsetDateTime::now_utc();
+            let blocks: Vec<String> = told.iter().map(|told| text(told, global.verbose, now)).collect();
+            super::print(&blocks.join("\n"))
+        }
+        Format::Json => {
+            let targets = told.iter().map(target).collect();
+            let answer = answer::Why { version: VERSION, head: &world.head, targets, notes: &judgement.notes };
+            super::print(&format!("{:#}\n", json!(answer)))
+        }
+    }
+}
+
+fn near(world: &World, found: &Found, inputs: &Inputs, changes: &[Change]) -> Vec<Miss> {
+    let hider = |path: &RepoPath| hidden_by(found.manifest.as_deref()?, world.history.root(), path);
+    misses(inputs, changes, &hider, NEAREST)
+}
+
+/// The commits of a log that touch an app, each with the paths that do.
+fn touching<'a>(log: &'a Log, inputs: &Inputs) -> Vec<answer::Commit<'a>> {
+    let touched = log.commits.iter().map(|logged| {
+        let paths = logged.paths.iter().filter(|path| inputs.contain(path)).collect();
+        answer::Commit { commit: &logged.commit, paths }
+    });
+    touched.filter(|commit| !commit.paths.is_empty()).collect()
+}
+
+fn target<'a>(told: &'a Told<'a>) -> answer::Target<'a> {
+    let mut target = answer::Target::new(told.judged, &told.near);
+    if let Some(base) = &mut target.base {
+        base.info.clone_from(&told.base);
+    }
+    target.waiting = told.log.map(|log| {
+        let commits = touching(log, told.inputs);
+        let authors = commits.iter().map(|commit| commit.commit.author.as_str()).collect();
+        Waiting { since_base: log.commits.len(), more: log.more, commits, authors }
+    });
+    target
+}
+
+/// A heading and indented parts: base, reasons, what came near, what waits.
+fn text(told: &Told<'_>, verbose: bool, now: OffsetDateTime) -> String {
+    let decision = &told.judged.decision;
+    let mut out = String::new();
+    let word = match &decision.verdict {
+        Verdict::Refused { why } => format!("refused: {why}"),
+        _ if is_changed(told.judged) => "changed".to_owned(),
+        verdict => verdict.word().to_owned(),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{}: {word}", told.judged.target);
+    match (&told.base, &decision.base_source) {
+        (Some(base), Some(source)) => {
+            let _ = writeln!(out, "  compared with {}", commit_line(base, now));
+            let _ = writeln!(out, "    from {source}");
+        }
+        _ => out.push_str("  compared with nothing: no commit is known to be live\n"),
+    }
+    for note in &decision.notes {
+        let _ = writeln!(out, "  note: {note}");
+    }
+    if decision.reasons.is_empty() {
+        out.push_str("  because nothing it is made of changed\n");
+    } else {
+        out.push_str("  because\n");
+        listing(&mut out, decision.reasons.iter().map(ToString::to_string), verbose);
+    }
+    if decision.reasons.is_empty() || verbose {
+        nearest(&mut out, &told.near, verbose);
+    }
+    if let Some(log) = told.log {
+        waiting(&mut out, log, &touching(log, told.inputs), verbose, now);
+    }
+    out
+}
+
+fn nearest(out: &mut String, near: &[Miss], verbose: bool) {
+    if !near.is_empty() {
+        out.push_str("  nearest, and not its inputs\n");
+        listing(out, near.iter().map(ToString::to_string), verbose);
+    }
+}
+
+fn waiting(out: &mut String, log: &Log, commits: &[answer::Commit<'_>], verbose: bool, now: OffsetDateTime) {
+    let since = format!("{}{}", count(log.commits.len(), "commit"), if log.more { " and more" } else { "" });
+    let authors: BTreeSet<&str> = commits.iter().map(|commit| commit.commit.author.as_str()).collect();
+    let heading = match commits.len() {
+        0 => format!("none of the {since} since touches it"),
+        touching => format!("waiting: {} of {} ({since} since)", count(touching, "commit"), count(authors.len(), "author")),
+    };
+    let _ = writeln!(out, "  {heading}");
+    listing(out, commits.iter().map(|commit| commit_line(commit.commit, now)), verbose);
+}
+
+/// Indented lines; without `verbose` only the first ones.
+fn listing(out: &mut String, lines: impl ExactSizeIterator<Item = String>, verbose: bool) {
+    let left = if verbose { 0 } else { lines.len().saturating_sub(SHOWN) };
+    let shown = lines.len() - left;
+    for line in lines.take(shown) {
+        let _ = writeln!(out, "    {line}");
+    }
+    if left > 0 {
+        let _ = writeln!(out, "    and {left} more (-v shows all)");
+    }
+}
+
+/// `0123456789ab Fix the login (Ada, 3 days ago)`; what a commit says is text, never escape sequences.
+fn commit_line(commit: &CommitInfo, now: OffsetDateTime) -> String {
+    let subject = clip(&clean(&commit.subject), 72);
+    format!("{} {subject} ({}, {})", commit.id.short(), clip(&clean(&commit.author), 40), age(commit.time, now))
+}
+
+/// `3 days ago`, in the largest unit that there is one of.
+fn age(then: OffsetDateTime, now: OffsetDateTime) -> String {
+    let seconds = (now - then).whole_seconds();
+    let units = [(365 * 86_400, "year"), (30 * 86_400, "month"), (7 * 86_400, "week"), (86_400, "day"), (3600, "hour"), (60, "minute")];
+    for (length, unit) in units {
+        if let Ok(number @ 1..) = usize::try_from(seconds / length) {
+            return format!("{} ago", count(number, unit));
+        }
+    }
+    "just now".to_owned()
+}
+
+fn what_if(global: &Global, args: &WhyArgs, selection: &Selection) -> Result<u8> {
+    let world = World::open(global, selection)?;
+    let found = read::apps(&world)?;
+    let inputs = read::inputs(&world, &found)?;
+    let here = here(global)?;
+    let mut changes = BTreeSet::new();
+    for path in &args.what_if {
+        changes.extend(as_if_changed(&world, &here, path)?);
+    }
+    let changes: Vec<Change> = changes.into_iter().collect();
+    let mut affected = Matcher::new(&inputs).affected(&changes);
+    affected.apply(world.config.unowned, &inputs)?;
+    let mut notes = Vec::new();
+    if let Some(file) = world.config.file.as_ref().filter(|file| changes.iter().any(|change| change.path == **file)) {
+        notes.push(format!("a change of `{file}` deploys the apps whose settings it changes, and no others"));
+    }
+    let mut apps = Vec::new();
+    for app in world.apps() {
+        let Some((inputs, found)) = inputs.iter().zip(&found).find(|(inputs, _)| inputs.app == app.name) else { continue };
+        let reasons: Vec<Reason> = affected.reasons.get(&app.name).into_iter().flatten().cloned().map(Reason::Path).collect();
+        apps.push((app, reasons, near(&world, found, inputs, &changes)));
+    }
+    match args.format {
+        Format::Text => {
+            for note in &notes {
+                eprintln!("note: {note}");
+            }
+            let mut out = String::new();
+            for (app, reasons, near) in &apps {
+                let word = if reasons.is_empty() { "would be left alone" } else { "would be deployed" };
+                let _ = writeln!(out, "{}: {word}", app.name);
+                listing(&mut out, reasons.iter().map(ToString::to_string), global.verbose);
+                // Asked about every app, what is near to each of those left alone would bury the answer.
+                if reasons.is_empty() && (!args.apps.is_empty() || global.verbose) {
+                    nearest(&mut out, near, global.verbose);
+                }
+            }
+            for change in &affected.unowned {
+                let _ = writeln!(out, "no app owns {}", change.path);
+            }
+            super::print(&out)
+        }
+        Format::Json => {
+            let answer = WhatIf {
+                version: VERSION,
+                what_if: &changes,
+                apps: apps
+                    .iter()
+                    .map(|(app, reasons, near)| WhatIfApp {
+                        app: &app.name,
+                        racks: app.targets.iter().map(|on| &on.rack).collect(),
+                        changed: !reasons.is_empty(),
+                        reasons: reasons.iter().map(ReasonOf::new).collect(),
+                        near: near.iter().map(Near::new).collect(),
+                    })
+                    .collect(),
+                unowned: affected.unowned.iter().collect(),
+                notes: &notes,
+            };
+            super::print(&format!("{:#}\n", json!(answer)))
+        }
+    }
+}
+
+/// A path as if it had changed: modified when HEAD has it, added when not; a directory stands for the files HEAD has in it.
+fn as_if_changed(world: &World, here: &Path, path: &Path) -> Result<Vec<Change>> {
+    let outside = || Error::config(format!("`{}` is outside the repository", path.display()));
+    let root = world.history.root().canonicalize().unwrap_or_else(|_| world.history.root().to_owned());
+    let full = cleaned(&here.join(path)).ok_or_else(outside)?;
+    let inside = full.strip_prefix(&root).map_err(|_| outside())?;
+    let path = RepoPath::from_git(inside.as_os_str().as_bytes());
+    let files = world.history.files(&world.head.commit.id, &path)?;
+    if files.is_empty() {
+        return Ok(vec![Change { path, kind: ChangeKind::Added, dirty: false }]);
+    }
+    Ok(files.into_iter().map(|entry| Change { path: entry.path, kind: ChangeKind::Modified, dirty: false }).collect())
+}
+
+/// An absolute path without `.` and `..`, by its text: what it names need not exist.
+fn cleaned(path: &Path) -> Option<PathBuf> {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !out.pop() {
+                    return None;
+                }
+            }
+            part => out.push(part),
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_told_in_the_largest_unit() {
+        let now = OffsetDateTime::from_unix_timestamp(1_000_000_000).unwrap();
+        let table = [
+            (-5, "just now"),
+            (59, "just now"),
+            (60, "1 minute ago"),
+            (7199, "1 hour ago"),
+            (3 * 86_400, "3 days ago"),
+            (15 * 86_400, "2 weeks ago"),
+            (400 * 86_400, "1 year ago"),
+        ];
+        for (seconds, text) in table {
+            assert_eq!(age(now - time::Duration::seconds(seconds), now), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn paths_are_cleaned_by_their_text() {
+        let table = [("/a/./b/../c", Some("/a/c")), ("/a/..", Some("/")), ("/..", None)];
+        for (path, clean) in table {
+            assert_eq!(cleaned(Path::new(path)), clean.map(PathBuf::from), "{path}");
+        }
+    }
+}
