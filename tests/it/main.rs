@@ -4,6 +4,7 @@ mod changes;
 mod dependencies;
 mod deploy;
 mod engine;
+mod explain;
 mod hooks;
 mod journal;
 mod layers;

@@ -21,6 +21,7 @@ mod builds;
 mod connection;
 mod failures;
 mod images;
+mod inference;
 
 /// Logins by host; everything else a registry does is not asked for here.
 #[derive(Default)]
