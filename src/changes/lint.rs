@@ -138,10 +138,8 @@ impl<'a> Lint<'a> {
             .collect();
         let Some(first) = missing.first() else { return };
         let whole = matches!(&read.reach, Reach::Path(path) if *path == build.context);
-        let counted = "they count all the same, because the Dockerfile is read";
         let message = format!(
-            "service build of `{}` reads `{}`: {} outside `{}` that no `uses` names (`{first}`{}); {counted}",
-            build.dockerfile,
+            "the build reads `{}`, and no `uses` names {} of it outside `{}` (`{first}`{}): counted all the same, because the Dockerfile says so",
             read.text,
             files(missing.len()),
             app.dir,

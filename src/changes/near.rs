@@ -67,7 +67,7 @@ pub fn misses(inputs: &Inputs, changes: &[Change], hider: &dyn Fn(&RepoPath) -> 
             }
         }
     }
-    outside.sort_by(|(one, _), (two, _)| one.cmp(two));
+    outside.sort_by_key(|(shared, _)| *shared);
     ignored.into_iter().chain(hidden).chain(outside.into_iter().take(most).map(|(_, miss)| miss)).collect()
 }
 

@@ -163,7 +163,7 @@ fn waiting(out: &mut String, log: &Log, commits: &[answer::Commit<'_>], verbose:
     let since = format!("{}{}", count(log.commits.len(), "commit"), if log.more { " and more" } else { "" });
     let authors: BTreeSet<&str> = commits.iter().map(|commit| commit.commit.author.as_str()).collect();
     let heading = match commits.len() {
-        0 => format!("none of the {since} since touches it"),
+        0 => format!("nothing waits: of {since} since, none touches it"),
         touching => format!("waiting: {} of {} ({since} since)", count(touching, "commit"), count(authors.len(), "author")),
     };
     let _ = writeln!(out, "  {heading}");

@@ -96,8 +96,8 @@ fn why_not_names_what_came_nearest_and_what_kept_it_out() {
             "  because nothing it is made of changed",
             "  nearest, and not its inputs",
             "    added apps/web/README.md: taken out by ignore **/*.md, apps.yaml:5:10",
-            "    modified apps/api/main.rb: outside of directory apps/web, apps.yaml:2:21",
-            "  none of the 1 commit since touches it",
+            "    modified apps/api/main.rb: outside of directory apps/web, apps.yaml:2:22",
+            "  nothing waits: of 1 commit since, none touches it",
         ]
     );
     offbuild(&repo).run(&["why", "wbe", "--base", &base]).code(2).says("web");
@@ -110,8 +110,8 @@ fn what_if_needs_no_rack_no_base_and_no_change() {
     assert_eq!(
         run(&["why", "--what-if", "libs/auth/tests/x.rb", "libs/auth/new.rb", "Makefile"]),
         "api: would be deployed\n\
-         \x20   added libs/auth/new.rb (uses libs/auth/**, apps.yaml:8:12)\n\
          \x20   added libs/auth/new.rb (dockerfile libs/auth, apps/api/Dockerfile:2:1)\n\
+         \x20   added libs/auth/new.rb (uses libs/auth/**, apps.yaml:8:12)\n\
          \x20   modified libs/auth/tests/x.rb (uses libs/auth/**, apps.yaml:8:12)\n\
          web: would be left alone\n\
          no app owns Makefile\n"
@@ -251,7 +251,7 @@ fn lint_names_place_and_cure() {
         ("apps.yaml:8:28: warning: ", "[unmatched-use]"),
         (".dockerignore:2:1: note: ", "[hidden-file]"),
         ("apps/web/convox.yml:2:3: error: ", "[no-repository]"),
-        ("apps.yaml:2:21: error: hook `after_release` of app `web` is not executable", "[problem]"),
+        ("apps.yaml:2:22: error: hook `after_release` of app `web` is not executable", "[problem]"),
     ] {
         assert!(told.iter().any(|line| line.starts_with(place) && line.ends_with(check)), "{place}{check} is missing in:\n{}", done.stdout);
     }
