@@ -7,7 +7,6 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::names::{AppName, RackName, Target};
 use crate::report::text::{count, table};
-use std::io::Write as _;
 
 /// `offbuild validate`: everything that can be wrong without asking anybody.
 pub(super) fn validate(global: &Global) -> Result<u8> {

@@ -7,8 +7,10 @@ mod answer;
 mod changed;
 mod compare;
 mod demo;
+
 mod deploy;
 mod info;
+mod init;
 mod lint;
 mod past;
 mod read;

@@ -14,7 +14,7 @@ use crate::changes::{Change, History};
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Kind, Result};
 use crate::event::FailureClass;
-use crate::manifest::{self, Manifest, Reading};
+use crate::manifest::{self, Manifest, Reading, image_tags};
 use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, Target};
 use crate::plan::planner::{self, AppFacts, Existing, FINGERPRINT_LABEL, Facts, RackFacts, TargetFacts};
 use crate::plan::{Decision, PlannedLive};
