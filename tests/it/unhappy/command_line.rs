@@ -156,12 +156,14 @@ fn help() {
     Commands:
       deploy       Build, push and release the changed apps
       changed      Show which apps changed; with --base it needs no rack
+      why          Tell why an app would be deployed or left alone, and what waits since the live commit
       plan         Show what a deploy would do, step by step
       build        Build and push images without releasing anything
       validate     Check the configuration
+      lint         Compare what apps declare with what their builds read
       config       Show the resolved configuration of an app on a rack, with where each value comes from
       status       Show what is live where
-      init         Write an apps.yaml that explains every key
+      init         Write an apps.yaml for the apps that are there
       schema       Print the JSON Schema of apps.yaml
       history      List past runs
       show         Show a past run
