@@ -48,6 +48,12 @@ pub enum Command {
     Plan(PlanArgs),
     /// Build and push images without releasing anything
     Build(BuildArgs),
+    /// Make live what a run with --no-promote staged
+    Promote(Promote),
+    /// Put the release before the live one back, or another one
+    Rollback(Rollback),
+    /// Check everything a deploy needs, and say how to cure what is wrong
+    Doctor(DoctorArgs),
     /// Check the configuration
     Validate,
     /// Compare what apps declare with what their builds read
@@ -187,10 +193,11 @@ pub struct Deploy {
     /// Show the plan and stop
     #[arg(long)]
     pub dry_run: bool,
-    /// Continue the last run: what is built, pushed, staged or promoted is adopted
-    #[arg(long)]
-    pub resume: bool,
-    /// Stage the releases, promote nothing
+    /// Continue the last run, or the named one: what is built, pushed, staged or promoted is adopted, finished release hooks do
+    /// not run again. APPs come before it; without any, it is the run's own targets. Other options are not remembered
+    #[arg(long, value_name = "RUN", num_args = 0..=1)]
+    pub resume: Option<Option<String>>,
+    /// Stage the releases and stop before their `before_release` hooks; `offbuild promote` goes on
     #[arg(long)]
     pub no_promote: bool,
     /// When lanes start: when `all` images are pushed, or each `app`'s own
@@ -208,6 +215,54 @@ pub struct Deploy {
     /// Output.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `offbuild promote`.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// The run: its id, the beginning of it, or `latest`
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Only this rack (may be given several times)
+    #[arg(long = "rack", short = 'r', value_name = "RACK")]
+    pub racks: Vec<String>,
+    /// What a failed target stops
+    #[arg(long, value_enum, default_value_t)]
+    pub on_failure: OnFailure,
+    /// Guards.
+    #[command(flatten)]
+    pub guards: Guards,
+    /// Output.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `offbuild rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The target, `app@rack`
+    #[arg(value_name = "APP@RACK")]
+    pub target: String,
+    /// To this release, or to the newest release of this commit; without it, to what was live before the last deploy
+    #[arg(long, value_name = "RELEASE|SHA")]
+    pub to: Option<String>,
+    /// Roll back on a protected rack without asking
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Wait this long for another run of the same rack
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub lock_wait: String,
+    /// Output.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `offbuild doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// `text` or `json`
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `offbuild changed`.

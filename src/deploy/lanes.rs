@@ -1,13 +1,15 @@
 //! What is done for one target, in its rack's lane: stage → `before_release` → promote → wait → `after_release`.
 //!
-//! Right before the promote the rack is read once more: the active release must still be the planned one.
+//! A release that an earlier run staged is taken over in place of staging, and its finished hooks do not run again. Right before
+//! the promote the lock must still be ours, and the rack is read once more: the active release must still be the planned one.
 
 use super::schedule::{AppImages, Failure};
 use super::{Context, Stop, failure, hook_env, images};
+use crate::changes::description::fingerprint_in;
 use crate::config::HookKind;
 use crate::event::{EventKind, FailureClass, Stage, Step, TargetOutcome};
-use crate::names::{ImageRef, ReleaseId, Repository, ServiceName, Target};
-use crate::plan::{AppPlan, TargetPlan, Until};
+use crate::names::{BuildId, Fingerprint, ImageRef, ReleaseId, Repository, ServiceName, Target};
+use crate::plan::{AppPlan, Origin, TargetPlan, Until};
 use crate::rack::{Deliver, ImageMover, Promoted, Rack, RackError, StageRequest, Staged, StagedImage};
 use crate::registry::Login;
 use std::collections::BTreeMap;
@@ -58,29 +60,38 @@ async fn steps(
     let at = |stage: Stage| Step { app: app.name.clone(), rack: Some(target.target.rack.clone()), service: None, stage };
     let on = |stage: Stage| move |stop: Stop| (stage, stop);
 
-    let manifest = rewritten(target, images).map_err(on(Stage::Stage))?;
-    if runs_already(target, app, &manifest) {
-        return Ok(TargetOutcome::UpToDate);
-    }
-    let request = request(target, app, manifest, images, context).await.map_err(on(Stage::Stage))?;
-    let step = at(Stage::Stage);
-    let progress = context.events.progress(step.clone());
-    let mover = Mover { context, step: Step { service: None, stage: Stage::Push, ..step.clone() } };
-    let work = async {
-        let staged = rack.stage(&request, &mover, &progress, &context.cancel).await;
-        staged.map_err(|error| rack_stop(error, FailureClass::Rack))
+    let release = match &target.origin {
+        Origin::Adopt(adopted) => adopted.release.clone(),
+        Origin::Copy { of, build } => {
+            let work = async {
+                let copied = rack.copy(&target.config.name, of, &context.cancel).await;
+                copied.map_err(|error| rack_stop(error, FailureClass::Rack))
+            };
+            let release = context.step(&at(Stage::Stage), format!("a copy of {of}"), work).await.map_err(on(Stage::Stage))?;
+            tell_staged(target, build, &release, context).await;
+            release
+        }
+        Origin::Stage => match stage(target, app, rack, images, context, at(Stage::Stage)).await.map_err(on(Stage::Stage))? {
+            Some(Staged { build, release, .. }) => {
+                tell_staged(target, &build, &release, context).await;
+                release
+            }
+            None => return Ok(TargetOutcome::UpToDate),
+        },
     };
-    let Staged { build, release, .. } = context.step(&step, request.app.clone(), work).await.map_err(on(Stage::Stage))?;
     known.release = Some(release.clone());
-    context.events.record(EventKind::ReleaseStaged { target: target.target.clone(), build, release: release.clone() }).await;
+    if context.plan.options.until < Until::Promote {
+        return Ok(TargetOutcome::Staged { release });
+    }
 
-    let hook = |kind: HookKind| hook_env::release_hook(&context.plan, app, target, kind, Some(&release), Some(rack.hook_login()));
+    let hook = |kind: HookKind| {
+        let done = matches!(&target.origin, Origin::Adopt(adopted) if adopted.done.contains(&kind.stage()));
+        let command = || hook_env::release_hook(&context.plan, app, target, kind, Some(&release), Some(rack.hook_login()));
+        if done { None } else { command() }
+    };
     if let Some(command) = hook(HookKind::BeforeRelease) {
         let ran = images::run_hook(&command, &at(Stage::BeforeRelease), context, &context.cancel).await;
         ran.map_err(on(Stage::BeforeRelease))?;
-    }
-    if context.plan.options.until < Until::Promote {
-        return Ok(TargetOutcome::Staged { release });
     }
     if context.cancel.is_cancelled() {
         return Err((Stage::Promote, Stop::Cancelled));
@@ -88,7 +99,7 @@ async fn steps(
     let step = at(Stage::Promote);
     let progress = context.events.progress(step.clone());
     let work = async {
-        still_as_planned(target, rack).await?;
+        may_promote(target, &release, rack, context).await?;
         let promoted = rack.promote(&target.config.name, &release, target.config.timeouts.promote, &progress, &context.cancel).await;
         match promoted.map_err(|error| rack_stop(error, FailureClass::Promote))? {
             Promoted::Live => Ok(()),
@@ -115,6 +126,45 @@ async fn steps(
     Ok(TargetOutcome::Deployed { release })
 }
 
+async fn tell_staged(target: &TargetPlan, build: &BuildId, release: &ReleaseId, context: &Context) {
+    let (target, build, release) = (target.target.clone(), build.clone(), release.clone());
+    context.events.record(EventKind::ReleaseStaged { target, build, release }).await;
+}
+
+/// Stages the target's release; `None` when the rack runs exactly this already.
+async fn stage(
+    target: &TargetPlan,
+    app: &AppPlan,
+    rack: &Arc<dyn Rack>,
+    images: &AppImages,
+    context: &Context,
+    step: Step,
+) -> Result<Option<Staged>, Stop> {
+    let manifest = rewritten(target, images)?;
+    if target.live.as_ref().is_some_and(|live| live.running && runs(live.fingerprint.as_ref(), &live.manifest, app, &manifest)) {
+        return Ok(None);
+    }
+    let request = request(target, app, manifest, images, context).await?;
+    let progress = context.events.progress(step.clone());
+    let mover = Mover { context, step: Step { service: None, stage: Stage::Push, ..step.clone() } };
+    let work = async {
+        let on_rack = |error| rack_stop(error, FailureClass::Rack);
+        if target.live.as_ref().is_some_and(|live| !live.running) {
+            // Perhaps what a killed run promoted: staging the same again would promote it twice.
+            let name = &target.config.name;
+            let live = rack.settled(name, target.config.timeouts.promote, &progress, &context.cancel).await.map_err(on_rack)?;
+            let build = live.release.as_ref().and_then(|release| release.build.as_ref());
+            if build.is_some_and(|build| runs(fingerprint_in(&build.description).as_ref(), &build.manifest, app, &request.manifest)) {
+                return Ok(None);
+            }
+            as_planned(target, live.release.map(|release| release.id))?;
+        }
+        let staged = rack.stage(&request, &mover, &progress, &context.cancel).await;
+        staged.map(Some).map_err(on_rack)
+    };
+    context.step(&step, target.config.name.clone(), work).await
+}
+
 /// The manifest with every built service pinned to its digest.
 fn rewritten(target: &TargetPlan, images: &AppImages) -> Result<String, Stop> {
     let pinned: BTreeMap<ServiceName, String> = images
@@ -131,12 +181,9 @@ fn rewritten(target: &TargetPlan, images: &AppImages) -> Result<String, Stop> {
     })
 }
 
-/// True when the rack runs exactly this: same manifest with the same digests, same commit or same inputs.
-fn runs_already(target: &TargetPlan, app: &AppPlan, manifest: &str) -> bool {
-    target.live.as_ref().is_some_and(|live| {
-        let same_inputs = live.fingerprint.as_ref() == Some(&app.fingerprint);
-        live.running && same_inputs && live.manifest == manifest
-    })
+/// True when a build with this fingerprint and manifest is exactly what this target is to run.
+fn runs(fingerprint: Option<&Fingerprint>, made_with: &str, app: &AppPlan, manifest: &str) -> bool {
+    fingerprint == Some(&app.fingerprint) && made_with == manifest
 }
 
 async fn request(
@@ -177,10 +224,22 @@ async fn request(
     })
 }
 
-/// The guard right before the promote: nobody released this app since the plan was made.
-async fn still_as_planned(target: &TargetPlan, rack: &Arc<dyn Rack>) -> Result<(), Stop> {
+/// The guards right before the promote: the lock is still this run's, and nobody released this app since the plan was made.
+async fn may_promote(target: &TargetPlan, release: &ReleaseId, rack: &Arc<dyn Rack>, context: &Context) -> Result<(), Stop> {
+    if !(context.ports.holds_lock)(rack.name()) {
+        let message = format!("another run took over the lock of rack `{}`, so `{}` is not promoted", rack.name(), target.target);
+        return Err(Stop::failed(FailureClass::Guard, message).hint("look whether that run is under way, then deploy again"));
+    }
     let live = rack.live(&target.config.name).await.map_err(|error| rack_stop(error, FailureClass::Rack))?;
-    let now = live.release.map(|release| release.id);
+    match live.release.map(|release| release.id) {
+        // A run that was cut short had promoted it: what is left to do is to wait.
+        Some(now) if now == *release => Ok(()),
+        now => as_planned(target, now),
+    }
+}
+
+/// What is active must be what the plan was made over.
+fn as_planned(target: &TargetPlan, now: Option<ReleaseId>) -> Result<(), Stop> {
     let planned = target.live.as_ref().map(|live| live.release.clone());
     if now == planned {
         return Ok(());

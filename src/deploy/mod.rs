@@ -36,6 +36,8 @@ pub struct Ports {
     pub racks: BTreeMap<RackName, Arc<dyn Rack>>,
     /// The hooks.
     pub hooks: Arc<dyn HookRunner>,
+    /// True while this run holds the lock of a rack: asked right before each promote.
+    pub holds_lock: Arc<dyn Fn(&RackName) -> bool + Send + Sync>,
 }
 
 /// A signal that asks the run to stop.

@@ -8,7 +8,7 @@ use crate::event::{Event, Progress};
 use crate::hooks::{HookCommand, HookError};
 use crate::manifest::{Manifest, Service};
 use crate::names::*;
-use crate::plan::{AppPlan, BuildPlan, Decision, Gate, ImageAction, ImagePlan, LanePlan, OnFailure, Options, TargetPlan};
+use crate::plan::{AppPlan, BuildPlan, Decision, Gate, ImageAction, ImagePlan, LanePlan, OnFailure, Options, Origin, TargetPlan};
 use crate::rack::{AppStatus, Deliver, ImageMover, Live, LiveRelease, Promoted, RackError, RackInfo, RackRead, StageRequest, Staged};
 use crate::registry::{CreateOptions, Login, RegistryError};
 use crate::secret::{Redactor, Secret};
@@ -30,6 +30,8 @@ struct World {
     running: Arc<Mutex<(usize, usize)>>,
     pushed: Arc<Mutex<BTreeMap<String, Digest>>>,
     released: Arc<Mutex<BTreeMap<String, ReleaseId>>>,
+    /// The lock of every rack was taken over.
+    lock_lost: bool,
 }
 
 impl World {
@@ -48,12 +50,23 @@ impl World {
         self.calls.lock().unwrap().clone()
     }
 
+    fn holds_lock(&self) -> Arc<dyn Fn(&RackName) -> bool + Send + Sync> {
+        let held = !self.lock_lost;
+        Arc::new(move |_| held)
+    }
+
     fn ports(&self, plan: &Plan) -> Ports {
         let racks = plan.lanes.iter().map(|lane| {
             let rack: Arc<dyn Rack> = Arc::new(FakeRack { world: self.clone(), name: lane.rack.clone() });
             (lane.rack.clone(), rack)
         });
-        Ports { builder: Arc::new(self.clone()), registry: Arc::new(self.clone()), racks: racks.collect(), hooks: Arc::new(self.clone()) }
+        Ports {
+            builder: Arc::new(self.clone()),
+            registry: Arc::new(self.clone()),
+            racks: racks.collect(),
+            hooks: Arc::new(self.clone()),
+            holds_lock: self.holds_lock(),
+        }
     }
 }
 
@@ -180,10 +193,19 @@ impl RackRead for FakeRack {
 
     async fn live(&self, app: &str) -> Result<Live, RackError> {
         let moved = self.world.fail.contains(&format!("moved {app}@{}", self.name));
-        let id = moved.then(|| ReleaseId::new("RSOMEBODY").unwrap());
+        let released = self.world.released.lock().unwrap().get(&format!("{app}@{}", self.name)).cloned();
+        let id = if moved { Some(ReleaseId::new("RSOMEBODY").unwrap()) } else { released };
         let release =
             id.map(|id| LiveRelease { id, created: OffsetDateTime::UNIX_EPOCH, description: String::new(), build: None, revision: None });
         Ok(Live { status: AppStatus::Running, generation: 2, release, newer: None, replaced: None })
+    }
+
+    async fn release(&self, _: &str, _: &ReleaseId) -> Result<Option<LiveRelease>, RackError> {
+        Ok(None)
+    }
+
+    async fn releases(&self, _: &str) -> Result<Vec<LiveRelease>, RackError> {
+        Ok(Vec::new())
     }
 }
 
@@ -198,6 +220,16 @@ impl Rack for FakeRack {
             release: ReleaseId::new(format!("R{}", request.app)).unwrap(),
             deliver: Deliver::Build,
         })
+    }
+
+    async fn copy(&self, app: &str, release: &ReleaseId, _: &CancellationToken) -> Result<ReleaseId, RackError> {
+        self.world.call(format!("copy {app}@{} {release}", self.name));
+        Ok(ReleaseId::new(format!("RCOPY{app}")).unwrap())
+    }
+
+    async fn settled(&self, app: &str, _: Duration, _: &Progress, _: &CancellationToken) -> Result<Live, RackError> {
+        self.world.call(format!("settled {app}@{}", self.name));
+        self.live(app).await
     }
 
     async fn promote(
@@ -284,6 +316,7 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
                 after: after.iter().map(|app| app_name(app)).collect(),
                 manifest: Arc::clone(&manifest),
                 description: "d".into(),
+                origin: Origin::Stage,
             });
             let builds = &mut plan.builds;
             let entry = plan.apps.entry(app_name(app)).or_insert_with(|| {

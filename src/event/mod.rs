@@ -426,6 +426,19 @@ pub enum EventKind {
         /// The release.
         release: ReleaseId,
     },
+    /// A release that an earlier run staged is taken over: it is part of the plan, and nothing is staged for the target.
+    ReleaseAdopted {
+        /// The target.
+        target: Target,
+        /// The rack's build.
+        build: BuildId,
+        /// The release.
+        release: ReleaseId,
+        /// The run that staged it, or took it over before.
+        from: RunId,
+        /// The hooks of this release that have run to their end.
+        done: Vec<Stage>,
+    },
     /// The status of an app on a rack was read during a promote.
     RackStatus {
         /// The target.

@@ -4,18 +4,21 @@
 //! `offbuild plan` prints it. What only the run can know (a digest of an image not built yet, the id of a release) is left
 //! open as exactly that.
 
+pub mod adopt;
 pub mod planner;
 pub mod show;
 
 use crate::build::ImageBuild;
 use crate::changes::Head;
 use crate::config::{HookConfig, HookKind, TargetConfig, Timeouts};
-use crate::event::FailureClass;
+use crate::event::{FailureClass, Stage};
 use crate::manifest::Manifest;
-use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, ReleaseId, RepoPath, Repository, RunId, ServiceName, Target};
+use crate::names::{
+    AppName, BuildId, CommitId, Digest, Fingerprint, RackName, ReleaseId, RepoPath, Repository, RunId, ServiceName, Target,
+};
 use crate::registry::CreateOptions;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// When a lane may start.
@@ -236,6 +239,38 @@ pub struct TargetPlan {
     pub manifest: std::sync::Arc<Manifest>,
     /// What is recorded with the rack's build.
     pub description: String,
+    /// Where its release comes from.
+    pub origin: Origin,
+}
+
+/// Where a release comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// It is made of this commit.
+    #[default]
+    Stage,
+    /// An earlier run staged it.
+    Adopt(Adopted),
+    /// It is a copy of an older release (`offbuild rollback`).
+    Copy {
+        /// The release.
+        of: ReleaseId,
+        /// Its build.
+        build: BuildId,
+    },
+}
+
+/// A release that an earlier run staged and that is exactly what this one would stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adopted {
+    /// The run.
+    pub from: RunId,
+    /// The rack's build.
+    pub build: BuildId,
+    /// The release.
+    pub release: ReleaseId,
+    /// The hooks of this release that have run to their end; they do not run again.
+    pub done: BTreeSet<Stage>,
 }
 
 /// What was live when the plan was made.

@@ -4,11 +4,13 @@
 //! 2. Equal builds become one.
 //! 3. Each rack's targets are put in order: `after` first, then as configured.
 
-use super::{AppPlan, BuildPlan, Decision, ImageAction, ImagePlan, LanePlan, Options, Plan, PlannedLive, TargetPlan};
+use super::adopt::{Candidate, adopt};
+use super::{AppPlan, BuildPlan, Decision, ImageAction, ImagePlan, LanePlan, Options, Origin, Plan, PlannedLive, TargetPlan};
 use crate::build::ImageBuild;
 use crate::changes::Head;
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Result};
+use crate::event::FailureClass;
 use crate::manifest::{ImagePlace, Manifest, image_tags};
 use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, ServiceName, Target};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +53,8 @@ pub struct TargetFacts {
     pub live: Option<PlannedLive>,
     /// What will be recorded with the rack's build.
     pub description: String,
+    /// A release of an earlier run that may be taken over.
+    pub staged: Option<Candidate>,
 }
 
 /// A rack's place among the others.
@@ -125,9 +129,13 @@ pub fn plan(facts: Facts, options: Options) -> Result<Plan> {
     for rack in &facts.racks {
         let targets: Vec<&TargetFacts> = facts.targets.iter().filter(|target| target.target.rack == rack.rack).collect();
         if !targets.is_empty() {
-            lanes.push(LanePlan { rack: rack.rack.clone(), after: rack.after.clone(), targets: in_order(targets, &facts)? });
+            let mut targets = in_order(targets, &facts)?;
+            targets.iter_mut().for_each(|target| take_over(target, &facts, &apps));
+            lanes.push(LanePlan { rack: rack.rack.clone(), after: rack.after.clone(), targets });
         }
     }
+    // What `take_over` refused is not released, so its images are not needed.
+    apps.retain(|name, _| lanes.iter().flat_map(|lane| &lane.targets).any(|on| on.target.app == *name && on.decision == Decision::Release));
     // A rack that is not part of this run is nothing to wait for.
     let present: BTreeSet<RackName> = lanes.iter().map(|lane| lane.rack.clone()).collect();
     for lane in &mut lanes {
@@ -328,7 +336,28 @@ fn in_order(targets: Vec<&TargetFacts>, facts: &Facts) -> Result<Vec<TargetPlan>
             after,
             manifest: Arc::clone(&app.manifest),
             description: target.description.clone(),
+            origin: Origin::Stage,
         });
     }
     Ok(lane)
+}
+
+/// Takes over what an earlier run staged for a target that is to be released, and says so among its reasons.
+fn take_over(target: &mut TargetPlan, facts: &Facts, apps: &BTreeMap<AppName, AppPlan>) {
+    let known = facts.targets.iter().find(|known| known.target == target.target);
+    let (Some(known), Some(app)) = (known.filter(|known| known.decision == Decision::Release), apps.get(&target.target.app)) else {
+        return;
+    };
+    let Some(candidate) = &known.staged else { return };
+    let adopted = adopt(candidate, known, app, &target.manifest, &facts.head.commit.id);
+    target.reasons.extend(candidate.told(&adopted));
+    match adopted {
+        Ok(adopted) => target.origin = Origin::Adopt(adopted),
+        Err(why) if candidate.required => {
+            let message = format!("release {} of run {} cannot be promoted: {why}", candidate.release, candidate.from);
+            let hint = Some(format!("release this commit anew: offbuild deploy {}", target.target));
+            target.decision = Decision::Failed { class: FailureClass::Guard, message, hint };
+        }
+        Err(_) => {}
+    }
 }

@@ -103,6 +103,7 @@ fn facts(apps: Vec<AppFacts>) -> Facts {
         base_source: "rack".into(),
         live: None,
         description: String::new(),
+        staged: None,
     });
     let commit = CommitInfo {
         id: CommitId::new("1".repeat(40)).unwrap(),

@@ -69,7 +69,7 @@ pub struct Live {
     pub replaced: Option<NewerRelease>,
 }
 
-/// The active release and the build behind it.
+/// The active release, or another one, and the build behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveRelease {
     /// Its id.
@@ -340,6 +340,12 @@ pub trait RackRead: Send + Sync {
 
     /// What is live for `app`, its name on the rack.
     async fn live(&self, app: &str) -> Result<Live, RackError>;
+
+    /// A release of `app`, live or not; `None` when the rack has it no more.
+    async fn release(&self, app: &str, release: &ReleaseId) -> Result<Option<LiveRelease>, RackError>;
+
+    /// The latest releases of `app`, newest first, each with its build. `revision` may be left out.
+    async fn releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError>;
 }
 
 /// What releasing may do on a rack.
@@ -353,6 +359,13 @@ pub trait Rack: RackRead {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Staged, RackError>;
+
+    /// Makes a new release that is a copy of an older one's build and env, without making it live: racks refuse to promote a
+    /// release that is older than the active one.
+    async fn copy(&self, app: &str, release: &ReleaseId, cancel: &CancellationToken) -> Result<ReleaseId, RackError>;
+
+    /// Waits until no update of `app` is under way, and tells what is live then.
+    async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError>;
 
     /// Makes a release live and waits for a known state. When `cancel` fires the wait goes on: a promote under way is
     /// always awaited; before it is sent, it is not sent. Never sent twice without reading the rack in between.

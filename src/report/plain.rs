@@ -232,6 +232,9 @@ impl<W: Write> Plain<W> {
             EventKind::ReleaseStaged { target, release, .. } if self.normal() => {
                 self.say(&target.to_string(), &format!("release {release} is staged"))
             }
+            EventKind::ReleaseAdopted { target, release, from, .. } if self.normal() => {
+                self.say(&target.to_string(), &format!("release {release} of run {from} is taken over"))
+            }
             EventKind::RackStatus { target, .. } => self.status(target, event, state),
             EventKind::StepFinished { step, millis, outcome } => self.finished(step, outcome, *millis, state),
             // Failures were told by their step; what was left alone is told by the summary.

@@ -78,8 +78,10 @@ pub struct TargetState {
     pub base_source: String,
     /// The release that was live before the run.
     pub live_release: Option<ReleaseId>,
-    /// What this run staged.
+    /// What this run staged or took over.
     pub staged: Option<(BuildId, ReleaseId)>,
+    /// The run from which `staged` was taken over, and the hooks of it that had run to their end.
+    pub adopted: Option<(RunId, Vec<Stage>)>,
     /// What the rack said during the promote, in order, repeats left out.
     pub statuses: Vec<StatusRead>,
     /// How it ended.
@@ -284,7 +286,15 @@ impl RunState {
                 image.reference.clone_from(reference);
                 (image.digest, image.built) = (Some(digest.clone()), *built);
             }
-            EventKind::ReleaseStaged { target, build, release } => self.target(target).staged = Some((build.clone(), release.clone())),
+            EventKind::ReleaseStaged { target, build, release } => {
+                let known = self.target(target);
+                (known.staged, known.adopted) = (Some((build.clone(), release.clone())), None);
+            }
+            EventKind::ReleaseAdopted { target, build, release, from, done } => {
+                let known = self.target(target);
+                known.staged = Some((build.clone(), release.clone()));
+                known.adopted = Some((from.clone(), done.clone()));
+            }
             EventKind::RackStatus { target, status, release } => {
                 let known = &mut self.target(target).statuses;
                 if known.last().is_none_or(|last| last.status != *status || last.release != *release) {

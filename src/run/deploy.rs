@@ -6,6 +6,7 @@
 //! 4. Carry the plan out; one task shows what happens.
 
 use super::read::{self, Ask, Found, Judgement};
+use super::resume::Earlier;
 use super::world::{World, environment};
 use crate::build::docker::Docker;
 use crate::build::{BuildError, Builder as _};
@@ -18,8 +19,9 @@ use crate::event::{EventKind, Events, FORMAT_VERSION, TargetOutcome};
 use crate::hooks::process::Processes;
 use crate::journal::Journal;
 use crate::lock::{self, Holder};
-use crate::names::{RackName, RunId};
-use crate::plan::{self, Gate, OnFailure, Options, Plan, Until, planner, show};
+use crate::names::{RackName, RunId, Target};
+use crate::plan::adopt::Candidate;
+use crate::plan::{self, Gate, OnFailure, Options, Origin, Plan, Until, planner, show};
 use crate::rack::Rack;
 use crate::registry::Registry;
 use crate::report::plain::Verbosity;
@@ -41,6 +43,11 @@ pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
         allow_dirty: args.guards.allow_dirty,
         allow_diverged: args.guards.allow_diverged,
         release_hold: args.guards.release_hold.clone(),
+        unfinished: BTreeSet::new(),
+    };
+    let from = match args.resume {
+        None => From::Nothing,
+        Some(which) => From::Resume(which),
     };
     let how = How {
         command: "deploy",
@@ -52,13 +59,39 @@ pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
         lock_wait: lock_wait(&args.guards.lock_wait)?,
         dry_run: args.dry_run,
         offline: false,
+        from,
     };
     run(global, &args.selection, ask, how, Some(&args.guards)).await
 }
 
+/// `offbuild promote`: the same run, of what an earlier one staged and nothing else.
+pub(super) async fn promote(global: &Global, args: cli::Promote) -> Result<u8> {
+    let ask = Ask {
+        // What was staged is wanted, whatever it was staged for.
+        all: true,
+        allow_dirty: args.guards.allow_dirty,
+        allow_diverged: args.guards.allow_diverged,
+        release_hold: args.guards.release_hold.clone(),
+        ..Ask::default()
+    };
+    let how = How {
+        command: "promote",
+        gate: Gate::default(),
+        on_failure: args.on_failure,
+        until: Until::Promote,
+        work: cli::Work { jobs: None, fail_fast: false },
+        output: args.output,
+        lock_wait: lock_wait(&args.guards.lock_wait)?,
+        dry_run: false,
+        offline: false,
+        from: From::Promote(args.run),
+    };
+    run(global, &Selection { apps: Vec::new(), racks: args.racks }, ask, how, Some(&args.guards)).await
+}
+
 /// `offbuild build`.
 pub(super) async fn build(global: &Global, args: cli::BuildArgs) -> Result<u8> {
-    let ask = Ask { all: args.all, base: args.base, allow_dirty: args.allow_dirty, allow_diverged: true, release_hold: Vec::new() };
+    let ask = Ask { all: args.all, base: args.base, allow_dirty: args.allow_dirty, allow_diverged: true, ..Ask::default() };
     let how = How {
         command: "build",
         gate: Gate::App,
@@ -69,13 +102,14 @@ pub(super) async fn build(global: &Global, args: cli::BuildArgs) -> Result<u8> {
         lock_wait: Duration::ZERO,
         dry_run: false,
         offline: false,
+        from: From::Nothing,
     };
     run(global, &args.selection, ask, how, None).await
 }
 
 /// `offbuild plan`.
 pub(super) async fn plan(global: &Global, args: cli::PlanArgs) -> Result<u8> {
-    let ask = Ask { all: args.all, base: args.base, allow_dirty: args.allow_dirty, allow_diverged: false, release_hold: Vec::new() };
+    let ask = Ask { all: args.all, base: args.base, allow_dirty: args.allow_dirty, ..Ask::default() };
     let work = cli::Work { jobs: None, fail_fast: false };
     let how = How {
         command: "plan",
@@ -87,27 +121,55 @@ pub(super) async fn plan(global: &Global, args: cli::PlanArgs) -> Result<u8> {
         lock_wait: Duration::ZERO,
         dry_run: true,
         offline: args.offline,
+        from: From::Nothing,
     };
     run(global, &args.selection, ask, how, None).await
 }
 
-struct How {
-    command: &'static str,
-    gate: Gate,
-    on_failure: OnFailure,
-    until: Until,
-    work: cli::Work,
-    output: Output,
+pub(super) struct How {
+    pub(super) command: &'static str,
+    pub(super) gate: Gate,
+    pub(super) on_failure: OnFailure,
+    pub(super) until: Until,
+    pub(super) work: cli::Work,
+    pub(super) output: Output,
     /// How long another run of the same rack is waited for.
-    lock_wait: Duration,
-    dry_run: bool,
+    pub(super) lock_wait: Duration,
+    pub(super) dry_run: bool,
     /// Neither racks nor registries are asked.
-    offline: bool,
+    pub(super) offline: bool,
+    pub(super) from: From,
 }
 
-async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards: Option<&cli::Guards>) -> Result<u8> {
-    let began = Instant::now();
+/// The earlier run that is gone on with.
+pub(super) enum From {
+    Nothing,
+    Resume(Option<String>),
+    Promote(String),
+}
+
+/// Opens what the run works on, and the earlier run it goes on with.
+fn open(global: &Global, selection: &Selection, how: &How) -> Result<(World, Option<Earlier>)> {
     let mut world = World::open(global, selection)?;
+    let root = world.history.root();
+    let earlier = match &how.from {
+        From::Nothing => None,
+        From::Resume(which) => Some(Earlier::to_resume(root, which.as_deref())?),
+        From::Promote(which) => Some(Earlier::to_promote(root, which)?),
+    };
+    if let Some(earlier) = &earlier {
+        earlier.check_commit(&world)?;
+        let asked = !selection.apps.is_empty() || !selection.racks.is_empty();
+        if !asked || matches!(how.from, From::Promote(_)) {
+            world.keep(|target| earlier.concerns(target));
+        }
+    }
+    Ok((world, earlier))
+}
+
+async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, guards: Option<&cli::Guards>) -> Result<u8> {
+    let began = Instant::now();
+    let (mut world, earlier) = open(global, selection, &how)?;
     let mut found = tokio::task::block_in_place(|| read::apps(&world))?;
     read::image_places(&world, &found)?;
     let jobs = jobs(how.work.jobs.as_deref().or(world.config.jobs.as_deref()))?;
@@ -115,6 +177,11 @@ async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards:
     let live = if how.offline { None } else { Some(read::live(&world, &racks).await) };
     if let Some(error) = live.as_ref().and_then(read::no_rack) {
         return Err(error);
+    }
+    let mut staged = BTreeMap::new();
+    if let (Some(earlier), Some(live)) = (&earlier, &live) {
+        staged = earlier.candidates(&world, &racks, live).await?;
+        ask.unfinished = earlier.unfinished(&staged, live);
     }
     let judge = |world: &World, found: &[Found]| {
         let base = ask.base.base.as_deref();
@@ -124,7 +191,7 @@ async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards:
     let mut judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
     if ask.base.fetch && tokio::task::block_in_place(|| read::fetch(&world, &judgement))? {
         // What was fetched is seen by a repository that is opened anew.
-        world = World::open(global, selection)?;
+        world = open(global, selection, &how)?.0;
         found = tokio::task::block_in_place(|| read::apps(&world))?;
         judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
     }
@@ -133,7 +200,7 @@ async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards:
     }
     let run = RunId::starting(OffsetDateTime::now_utc());
     let registries = world.registries();
-    let plan = make_plan(&world, found, judgement, run, &how, jobs, &*registries).await?;
+    let plan = make_plan(&world, found, judgement, run, &how, jobs, &*registries, staged).await?;
     if how.dry_run {
         return match how.output.format {
             Format::Text => super::print(&show::text(&plan, global.verbose)),
@@ -156,9 +223,10 @@ async fn make_plan(
     how: &How,
     jobs: usize,
     registry: &dyn Registry,
+    staged: BTreeMap<Target, Candidate>,
 ) -> Result<Plan> {
     let deploys = judgement.targets.iter().any(|judged| judged.decision.verdict == Verdict::Deploy);
-    let mut facts = read::facts(world, found, judgement, run)?;
+    let mut facts = read::facts(world, found, judgement, run, staged)?;
     if deploys && !how.offline {
         // No login where nothing is pushed.
         facts.existing = read::existing(&facts, registry).await?;
@@ -184,7 +252,7 @@ fn jobs(text: Option<&str>) -> Result<usize> {
 }
 
 /// Asks before a protected rack is touched; without a terminal, `--yes` has to say it.
-fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Result<()> {
+pub(super) fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Result<()> {
     let released: BTreeSet<&RackName> = plan.releases().map(|target| &target.target.rack).collect();
     let protected: Vec<String> = world
         .racks()
@@ -209,7 +277,7 @@ fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Result<()> {
     }
 }
 
-async fn carry_out(
+pub(super) async fn carry_out(
     global: &Global,
     world: &World,
     plan: Arc<Plan>,
@@ -229,14 +297,22 @@ async fn carry_out(
         world.redactor.register(&rack.hook_login().1);
     }
     let root = world.history.root();
-    let locks = lock_racks(root, &plan, guards, how.lock_wait).await?;
+    world.mask_secrets(plan.builds.iter().map(|build| &build.build));
+    let locks = Arc::new(lock_racks(root, &plan, guards, how.lock_wait).await?);
+    let held = Arc::clone(&locks);
     let journal = Journal::create(root, &plan.run)?;
     let written = journal.path().to_owned();
     let (events, receiver) = Events::new(world.redactor.clone());
     let acks = events.acks();
     let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks(global, world, how)?));
     tell_plan(&plan, how, &events).await;
-    let ports = Ports { builder: Arc::new(builder), registry: registries, racks, hooks: Arc::new(Processes::default()) };
+    let ports = Ports {
+        builder: Arc::new(builder),
+        registry: registries,
+        racks,
+        hooks: Arc::new(Processes::default()),
+        holds_lock: Arc::new(move |rack| held.iter().any(|lock| lock.rack() == rack && lock.is_held())),
+    };
     let ended = deploy::run(Arc::clone(&plan), ports, &events, signals()?).await;
     let code = exit_code(&plan, &ended, guards);
     events.record(EventKind::RunFinished { code, millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) }).await;
@@ -261,7 +337,7 @@ async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>, wait
 }
 
 /// `0`, or a length of time as the configuration writes it.
-fn lock_wait(text: &str) -> Result<Duration> {
+pub(super) fn lock_wait(text: &str) -> Result<Duration> {
     let wait = if matches!(text, "0" | "0s") { Some(Duration::ZERO) } else { Span(text.to_owned()).duration() };
     wait.ok_or_else(|| Error::config(format!("`--lock-wait {text}` is no length of time")).hint("write it as `90s`, `15m` or `1h`"))
 }
@@ -291,6 +367,15 @@ async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
             base_source: target.base_source.clone(),
             live_release: target.live.as_ref().map(|live| live.release.clone()),
         });
+        if let Origin::Adopt(adopted) = &target.origin {
+            events.send(EventKind::ReleaseAdopted {
+                target: target.target.clone(),
+                build: adopted.build.clone(),
+                release: adopted.release.clone(),
+                from: adopted.from.clone(),
+                done: adopted.done.iter().copied().collect(),
+            });
+        }
     }
     for app in plan.apps.values() {
         for image in &app.images {

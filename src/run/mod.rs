@@ -9,11 +9,14 @@ mod compare;
 mod demo;
 
 mod deploy;
+mod doctor;
 mod info;
 mod init;
 mod lint;
 mod past;
 mod read;
+mod resume;
+mod rollback;
 mod sandbox;
 mod why;
 mod world;
@@ -59,12 +62,15 @@ async fn dispatch(cli: Cli) -> Result<u8> {
     let Cli { command, global } = cli;
     match command {
         Command::Deploy(args) => deploy::deploy(&global, args).await,
+        Command::Promote(args) => deploy::promote(&global, args).await,
+        Command::Rollback(args) => rollback::rollback(&global, args).await,
         Command::Build(args) => deploy::build(&global, args).await,
         Command::Plan(args) => deploy::plan(&global, args).await,
         Command::Changed(args) => changed::changed(&global, &args).await,
         Command::Why(args) => why::why(&global, &args).await,
         Command::Lint(args) => lint::lint(&global, &args),
         Command::Status(selection) => info::status(&global, &selection).await,
+        Command::Doctor(args) => doctor::doctor(&global, &args).await,
         Command::Validate => info::validate(&global),
         Command::Config(args) => info::config(&global, &args),
         Command::Init(args) => init::init(&global, &args),

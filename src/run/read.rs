@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::FailureClass;
 use crate::manifest::{self, Manifest, Reading, image_tags};
 use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, Target};
+use crate::plan::adopt::Candidate;
 use crate::plan::planner::{self, AppFacts, Existing, FINGERPRINT_LABEL, Facts, RackFacts, TargetFacts};
 use crate::plan::{Decision, PlannedLive};
 use crate::rack::{AppStatus, Live, Rack, RackError};
@@ -38,6 +39,8 @@ pub(super) struct Ask {
     pub(super) allow_dirty: bool,
     pub(super) allow_diverged: bool,
     pub(super) release_hold: Vec<String>,
+    /// Targets whose release is live and whose last steps are missing: they are gone through although nothing changed.
+    pub(super) unfinished: BTreeSet<Target>,
 }
 
 /// An app as the work tree has it.
@@ -176,6 +179,19 @@ pub(super) fn image_places(world: &World, found: &[Found]) -> Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(problem_error(world, problems)) }
 }
 
+/// What is wrong with the selected apps: their manifests, and their hooks.
+pub(super) fn problems(world: &World) -> (Option<Error>, Option<Error>) {
+    let (mut manifests, mut hooks) = (Vec::new(), Vec::new());
+    for app in world.apps() {
+        let wrong = app.hooks.iter().filter_map(|(kind, hook)| usable_hook(world, app, *kind, hook).err());
+        let wrong: Vec<Problem> = wrong.collect();
+        manifests.extend(read_app(world, app).1.into_iter().filter(|problem| !wrong.contains(problem)));
+        hooks.extend(wrong);
+    }
+    let error = |problems: Vec<Problem>| (!problems.is_empty()).then(|| problem_error(world, problems));
+    (error(manifests), error(hooks))
+}
+
 /// All problems as one error, each with its line.
 fn problem_error(world: &World, mut problems: Vec<Problem>) -> Error {
     problems.sort_by(|a, b| a.place.cmp(&b.place));
@@ -271,7 +287,10 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
                 allow_dirty: ask.allow_dirty,
                 release_hold: !on.hold || ask.release_hold.iter().any(|name| *name == app.name.as_str() || *name == target.to_string()),
             };
-            let decision = verdict::decide(&facts, wishes);
+            let mut decision = verdict::decide(&facts, wishes);
+            if decision.verdict == Verdict::UpToDate && ask.unfinished.contains(&target) {
+                decision.verdict = Verdict::Deploy;
+            }
             Ok(Judged { target, config: (*on).clone(), live: live.cloned(), decision })
         })
         .collect::<Result<_>>()?;
@@ -357,7 +376,15 @@ pub(super) fn guard(judgement: &Judgement) -> Result<()> {
 }
 
 /// The facts for a plan, without what the registries have.
-pub(super) fn facts(world: &World, found: Vec<Found>, judgement: Judgement, run: RunId) -> Result<Facts> {
+///
+/// `staged` are releases of an earlier run that may be taken over.
+pub(super) fn facts(
+    world: &World,
+    found: Vec<Found>,
+    judgement: Judgement,
+    run: RunId,
+    mut staged: BTreeMap<Target, Candidate>,
+) -> Result<Facts> {
     let ci_url = world.ci_url();
     let head = &world.head;
     let mut apps = Vec::new();
@@ -390,6 +417,7 @@ pub(super) fn facts(world: &World, found: Vec<Found>, judgement: Judgement, run:
             base_source,
             live: judged.live.as_ref().and_then(|live| live.as_ref().ok()).and_then(planned_live),
             description: description.unwrap_or_default(),
+            staged: staged.remove(&judged.target),
             target: judged.target,
             config: judged.config,
         });
@@ -434,7 +462,7 @@ fn decision(judged: &Judged) -> Option<Decision> {
     })
 }
 
-fn planned_live(live: &Live) -> Option<PlannedLive> {
+pub(super) fn planned_live(live: &Live) -> Option<PlannedLive> {
     let release = live.release.as_ref()?;
     let build = release.build.as_ref();
     Some(PlannedLive {

@@ -1,5 +1,6 @@
 //! What a command works on: the repository, the configuration, the selected apps and the way to the racks.
 
+use crate::build::{ImageBuild, SecretSource};
 use crate::changes::{self, Head, History};
 use crate::cli::{Global, Selection};
 use crate::config::{self, App, Config, RackConfig, Selected, TargetConfig};
@@ -8,7 +9,7 @@ use crate::names::{AppName, RackName, RepoPath, Target};
 use crate::rack::convox::Convox;
 use crate::rack::{Rack, RackError, login};
 use crate::registry::registries::Registries;
-use crate::secret::Redactor;
+use crate::secret::{Redactor, Secret};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,6 +67,16 @@ impl World {
         Ok(Self { env, history, head, config: Arc::new(config), selected, redactor: Redactor::default() })
     }
 
+    /// Keeps of the selection the targets that are wanted.
+    pub(super) fn keep(&mut self, wanted: impl Fn(&Target) -> bool) {
+        let config = Arc::clone(&self.config);
+        for selected in &mut self.selected {
+            let app = &config.apps[selected.app];
+            selected.targets.retain(|on| wanted(&target(app, &app.targets[*on])));
+        }
+        self.selected.retain(|selected| !selected.targets.is_empty());
+    }
+
     /// The selected apps.
     pub(super) fn apps(&self) -> impl Iterator<Item = &App> {
         self.selected.iter().map(|selected| &self.config.apps[selected.app])
@@ -89,18 +100,33 @@ impl World {
         Arc::new(Registries::new(self.config.registries.clone(), Arc::clone(&self.env), self.redactor.clone()))
     }
 
+    /// Masks the values of the secrets that builds are given, whole and line by line: logs come in lines.
+    pub(super) fn mask_secrets<'b>(&self, builds: impl IntoIterator<Item = &'b ImageBuild>) {
+        for source in builds.into_iter().flat_map(|build| build.secrets.values()) {
+            let value = match source {
+                SecretSource::Env(name) => (self.env)(name),
+                // One that cannot be read is the build's own error.
+                SecretSource::File(path) => std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            };
+            for line in value.iter().flat_map(|value| value.lines()).map(str::trim) {
+                self.redactor.register(&Secret::new(line));
+            }
+        }
+    }
+
     /// A client for each of the selected racks; nothing is sent yet.
     pub(super) fn rack_clients(&self) -> Result<BTreeMap<RackName, Arc<dyn Rack>>> {
-        let home = home(&self.env);
-        let mut clients: BTreeMap<RackName, Arc<dyn Rack>> = BTreeMap::new();
-        for rack in self.racks() {
-            let login = login::resolve(rack, &*self.env, home.as_deref())?;
-            // Nothing was sent: only the settings can be wrong.
-            let client = Convox::new(rack, login, rack.poll)
-                .map_err(|error| Error::config(error.to_string()).hint(format!("correct `racks.{}` in {}", rack.name, rack.place.file)))?;
-            clients.insert(rack.name.clone(), Arc::new(client));
-        }
-        Ok(clients)
+        let client =
+            |rack: &&RackConfig| -> Result<(RackName, Arc<dyn Rack>)> { Ok((rack.name.clone(), Arc::new(self.rack_client(rack)?))) };
+        self.racks().iter().map(client).collect()
+    }
+
+    /// A client for a rack; nothing is sent yet.
+    pub(super) fn rack_client(&self, rack: &RackConfig) -> Result<Convox> {
+        let login = login::resolve(rack, &*self.env, home(&self.env).as_deref())?;
+        // Nothing was sent: only the settings can be wrong.
+        Convox::new(rack, login, rack.poll)
+            .map_err(|error| Error::config(error.to_string()).hint(format!("correct `racks.{}` in {}", rack.name, rack.place.file)))
     }
 
     /// The page of the CI job, as the CI's own variables tell it.

@@ -9,12 +9,14 @@ use super::tls;
 use crate::rack::login::{RackLogin, is_loopback};
 use crate::secret::Secret;
 use base64::Engine as _;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use url::Url;
 
 /// A connection, TLS included, takes no longer.
@@ -43,6 +45,8 @@ pub(super) struct Http {
     /// The console's session, for racks behind it; the console asks for one when it wants one.
     session: Mutex<Option<Secret>>,
     relayed: bool,
+    /// How far the rack's clock was ahead of ours with its last good answer.
+    ahead: Mutex<Option<time::Duration>>,
     /// The first wait before a call is repeated; each next one is twice as long.
     backoff: Duration,
 }
@@ -78,7 +82,14 @@ impl Http {
             builder = builder.no_proxy();
         }
         let client = builder.build().map_err(|error| chain(&error))?;
-        Ok(Self { client, base: login.url.clone(), session: Mutex::default(), relayed: login.relayed.is_some(), backoff })
+        Ok(Self {
+            client,
+            base: login.url.clone(),
+            session: Mutex::default(),
+            relayed: login.relayed.is_some(),
+            ahead: Mutex::default(),
+            backoff,
+        })
     }
 
     /// Reads an object.
@@ -174,11 +185,19 @@ impl Http {
         let lost = |error: &reqwest::Error| Refusal { error: CallError::Lost { message: chain(error) }, session: None };
         let response = self.in_session(request).send().await.map_err(|error| Refusal { error: transport(&error), session: None })?;
         if response.status().is_success() {
+            let said = response.headers().get(DATE).and_then(|value| OffsetDateTime::parse(value.to_str().ok()?, &Rfc2822).ok());
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = said.map(|said| said - OffsetDateTime::now_utc());
             return response.bytes().await.map(|bytes| bytes.to_vec()).map_err(|error| lost(&error));
         }
         let demand = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let session = demand.and_then(session_path).map(str::to_owned);
         Err(Refusal { error: answered(response).await, session })
+    }
+
+    /// How far the rack's clock was ahead of ours with its last good answer, to a second or the call's length; `None` when it
+    /// did not tell the time.
+    pub(super) fn ahead(&self) -> Option<time::Duration> {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {

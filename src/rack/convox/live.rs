@@ -4,12 +4,16 @@ use super::failure::CallError;
 use super::{Convox, wire};
 use crate::names::{BuildId, ReleaseId};
 use crate::rack::{AppStatus, Live, LiveBuild, LiveRelease, NewerRelease, RackError, RackInfo};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use std::collections::{BTreeMap, BTreeSet};
 use time::OffsetDateTime;
 
 /// The oldest version 2 release whose API is the one this client speaks.
 const OLDEST_V2: &str = "20180708231844";
 /// How many releases are looked through for ones newer than the active one.
 const RELEASES: &str = "20";
+/// Builds asked for at once.
+const BUILDS_AT_ONCE: usize = 8;
 
 /// An app as the rack lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +141,27 @@ impl Convox {
             newer,
             replaced,
         })
+    }
+
+    /// A release and its build.
+    pub(super) async fn read_release(&self, app: &str, id: &ReleaseId) -> Result<Option<LiveRelease>, RackError> {
+        let Some(release) = self.release(app, id).await? else { return Ok(None) };
+        let build = self.maybe_build(app, release.build()).await?;
+        Ok(Some(live_release(id.clone(), Some(release), build)))
+    }
+
+    /// The latest releases with their builds, each build asked for once.
+    pub(super) async fn read_releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError> {
+        let releases = self.releases(app).await?;
+        let ids: BTreeSet<BuildId> = releases.iter().filter_map(wire::Release::build).collect();
+        let read = stream::iter(ids).map(|id| async move { Ok::<_, RackError>((self.build(app, &id).await?, id)) });
+        let read: Vec<(Option<wire::Build>, BuildId)> = read.buffer_unordered(BUILDS_AT_ONCE).try_collect().await?;
+        let builds: BTreeMap<BuildId, wire::Build> = read.into_iter().filter_map(|(build, id)| Some((id, build?))).collect();
+        let known = |release: wire::Release| {
+            let build = release.build().and_then(|id| builds.get(&id).cloned());
+            Some(live_release(release.id()?, Some(release), build))
+        };
+        Ok(releases.into_iter().filter_map(known).collect())
     }
 
     async fn with_build(&self, app: &str, release: Option<&wire::Release>) -> Result<Option<NewerRelease>, RackError> {

@@ -23,7 +23,7 @@ mod wire;
 pub use live::AppSummary;
 
 use super::login::RackLogin;
-use super::{Live, Promoted, Rack, RackError, RackInfo, RackRead, StageRequest, Staged};
+use super::{Live, LiveRelease, Promoted, Rack, RackError, RackInfo, RackRead, StageRequest, Staged};
 use crate::config::RackConfig;
 use crate::event::Progress;
 use crate::names::{RackName, ReleaseId};
@@ -65,6 +65,12 @@ impl Convox {
         let _ = url.set_username(&self.login.user);
         let _ = url.set_password(Some(self.login.password.expose()));
         Secret::new(url.as_str().trim_end_matches('/'))
+    }
+
+    /// How far the rack's clock is ahead of this machine's, as its last good answer told; `None` when it does not tell.
+    #[must_use]
+    pub fn clock_ahead(&self) -> Option<time::Duration> {
+        self.http.ahead()
     }
 
     /// What a failed read means.
@@ -149,6 +155,14 @@ impl RackRead for Convox {
     async fn live(&self, app: &str) -> Result<Live, RackError> {
         self.read_live(app).await
     }
+
+    async fn release(&self, app: &str, release: &ReleaseId) -> Result<Option<LiveRelease>, RackError> {
+        self.read_release(app, release).await
+    }
+
+    async fn releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError> {
+        self.read_releases(app).await
+    }
 }
 
 #[async_trait::async_trait]
@@ -161,6 +175,15 @@ impl Rack for Convox {
         cancel: &CancellationToken,
     ) -> Result<Staged, RackError> {
         self.stage_release(request, mover, progress, cancel).await
+    }
+
+    async fn copy(&self, app: &str, release: &ReleaseId, cancel: &CancellationToken) -> Result<ReleaseId, RackError> {
+        self.roll_back_to(app, release, cancel).await
+    }
+
+    async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError> {
+        self.until_idle(app, tokio::time::Instant::now() + timeout, progress, cancel).await?;
+        self.read_live(app).await
     }
 
     async fn promote(

@@ -158,7 +158,7 @@ impl Convox {
     }
 
     /// Waits until the app is `running`, so that a promote can be sent.
-    async fn until_idle(
+    pub(super) async fn until_idle(
         &self,
         app: &str,
         deadline: Instant,
