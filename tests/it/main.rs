@@ -11,6 +11,7 @@ mod layers;
 mod rack;
 mod readme;
 mod registry;
+mod resume;
 mod sandbox;
 #[allow(dead_code, reason = "each area uses its part of what the tests stand on")]
 mod support;

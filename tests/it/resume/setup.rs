@@ -1,0 +1,156 @@
+//! Two apps' worth of world for one app: a repository, racks of both versions, a registry, and a run that can be killed.
+
+use crate::support::engine::Base;
+use crate::support::repo::Repo;
+use crate::support::{Done, Offbuild};
+use offbuild::sandbox::{Options, Pace, RackOptions, RegistryKind, RegistryOptions, Running, Version, serve};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// A hook that leaves a line, and stays while a file is there.
+const HOOK: &str = "#!/bin/sh\necho \"$OFFBUILD_HOOK $OFFBUILD_RACK begin\" >> \"$MARKS\"\n\
+                    while [ -e \"$MARKS.hold.$OFFBUILD_HOOK\" ]; do sleep 0.05; done\n\
+                    echo \"$OFFBUILD_HOOK $OFFBUILD_RACK end\" >> \"$MARKS\"\n";
+
+/// App `web` on `two` (version 2) and `three` (version 3).
+pub struct Setup {
+    pub repo: Repo,
+    sandbox: Option<Running>,
+    runtime: tokio::runtime::Runtime,
+    _base: Base,
+}
+
+impl Setup {
+    /// With a first commit; nothing is deployed.
+    pub fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let repo = Repo::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let rack = |name: &str, version: Version, generation: u8| RackOptions {
+            name: name.parse().unwrap(),
+            version,
+            port: 0,
+            password: None,
+            tokens: Vec::new(),
+            apps: BTreeMap::from([("web".to_owned(), generation)]),
+        };
+        let options = Options {
+            state: repo.dir.path().join("sandbox"),
+            racks: vec![rack("two", Version::V2, 2), rack("three", Version::V3, 3)],
+            registry: Some(RegistryOptions { port: 0, kind: RegistryKind::Plain { login: None } }),
+            control_port: 0,
+            faults: Vec::new(),
+            // A promote is long enough to be killed in.
+            pace: Pace { build: Duration::from_millis(50), promote: Duration::from_secs(3) },
+        };
+        let sandbox = runtime.block_on(serve(options)).unwrap();
+        let base = Base::import().and_images_of(sandbox.environment()["REGISTRY_HOST"].expose());
+        let yaml = "version: 1\ndiscover: {include: [\"apps/*\"]}\nregistry: {repository: \"${REGISTRY_HOST}/{app}\"}\nracks:\n  \
+                    two: {host: \"${TWO_HOST}\", password: \"${TWO_PASSWORD}\", poll: 100ms}\n  \
+                    three: {host: \"${THREE_HOST}\", password: \"${THREE_PASSWORD}\", poll: 100ms}\n\
+                    defaults: {racks: [two, three]}\n";
+        repo.write("apps.yaml", yaml)
+            .write("apps/web/convox.yml", "services:\n  web:\n    build: .\n    port: 3000\n")
+            .write("apps/web/Dockerfile", format!("FROM {}\nCOPY a /a\n", base.name))
+            .write("apps/web/a", "1\n")
+            .write("apps/web/deploy/before_release.sh", HOOK)
+            .write("apps/web/deploy/after_release.sh", HOOK);
+        repo.commit("First");
+        Self { repo, sandbox: Some(sandbox), runtime, _base: base }
+    }
+
+    /// Changes the app and commits that.
+    pub fn change(&self, text: &str) -> String {
+        self.repo.write("apps/web/a", text);
+        self.repo.commit(&format!("Change to {text}"))
+    }
+
+    fn marks_file(&self) -> PathBuf {
+        self.repo.dir.path().join("marks")
+    }
+
+    /// Keeps a hook from ending; `false` lets it go.
+    pub fn hold(&self, hook: &str, held: bool) {
+        let file = self.marks_file().with_extension(format!("hold.{hook}"));
+        if held { std::fs::write(file, "").unwrap() } else { std::fs::remove_file(file).unwrap() }
+    }
+
+    /// What the hooks left, sorted; then it is forgotten.
+    pub fn take_marks(&self) -> Vec<String> {
+        let marks = self.marks();
+        let _ = std::fs::remove_file(self.marks_file());
+        marks
+    }
+
+    pub fn marks(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.marks_file()).unwrap_or_default();
+        let mut marks: Vec<String> = text.lines().map(str::to_owned).collect();
+        marks.sort();
+        marks
+    }
+
+    pub fn offbuild(&self) -> Offbuild {
+        let sandbox = self.sandbox.as_ref().unwrap();
+        let vars = sandbox.environment().into_iter().map(|(name, value)| (name, value.expose().to_owned()));
+        Offbuild::new(&self.repo.root(), &self.repo.dir.path().join("home"))
+            .envs(vars)
+            .env("MARKS", self.marks_file().display().to_string())
+    }
+
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Done {
+        self.offbuild().run(args)
+    }
+
+    /// Starts a run, waits until `at` holds, and kills it.
+    #[track_caller]
+    pub fn killed(&self, args: &[&str], at: impl Fn(&Self) -> bool) {
+        let mut command = self.offbuild().command(args);
+        let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while !at(self) {
+            assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+            assert!(began.elapsed() < Duration::from_secs(120), "the run did not get there");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// How many requests of a rack were answered well whose path has this end.
+    pub fn requests(&self, rack: &str, method: &str, end: &str) -> usize {
+        let log = std::fs::read_to_string(self.sandbox.as_ref().unwrap().request_log()).unwrap();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let wanted = |line: &Value| line["rack"] == rack && line["method"] == method && line["path"].as_str().unwrap().ends_with(end);
+        lines.filter(|line| wanted(line) && line["status"] == 200).count()
+    }
+
+    /// Promotes so far: rack `two`, rack `three`.
+    pub fn promotes(&self) -> [usize; 2] {
+        ["two", "three"].map(|rack| self.requests(rack, "POST", "/promote"))
+    }
+
+    /// Releases that were made, as the racks tell.
+    pub fn status(&self) -> String {
+        self.run(&["status"]).code(0).stdout
+    }
+
+    /// Asserts that both racks run this commit.
+    #[track_caller]
+    pub fn runs(&self, commit: &str) {
+        let status = self.status();
+        assert_eq!(status.matches(&commit[..12]).count(), 2, "{status}");
+        assert_eq!(status.matches(" running ").count(), 2, "{status}");
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        if let Some(sandbox) = self.sandbox.take() {
+            self.runtime.block_on(sandbox.stop());
+        }
+    }
+}
