@@ -169,13 +169,23 @@ fn the_doctor_tells_what_is_wrong_and_what_cures_it() {
     for part in ["git repository", "Docker Engine", "registry 127.0.0.1", "rack two", "clock of rack three", "app web@two"] {
         assert!(done.stdout.contains(part), "{part} is not in\n{}", done.stdout);
     }
-    let done = setup.offbuild().env("TWO_PASSWORD", "wrong-password").env("DOCKER_HOST", "unix:///nowhere.sock").run(&["doctor", "--format", "json"]);
+    let done = setup
+        .offbuild()
+        .env("TWO_PASSWORD", "wrong-password")
+        .env("DOCKER_HOST", "unix:///nowhere.sock")
+        .run(&["doctor", "--format", "json"]);
     assert_eq!(done.code, 1, "{}", done.stderr);
     let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
-    let failed: Vec<&str> = report["checks"].as_array().unwrap().iter().filter(|check| check["health"] == "fail").map(|check| {
-        assert!(check["next"].is_string(), "{check}");
-        check["check"].as_str().unwrap()
-    }).collect();
+    let failed: Vec<&str> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["health"] == "fail")
+        .map(|check| {
+            assert!(check["next"].is_string(), "{check}");
+            check["check"].as_str().unwrap()
+        })
+        .collect();
     assert_eq!(failed, ["Docker Engine", "rack two"]);
 }
 
