@@ -5,7 +5,7 @@
 
 use crate::event::{Event, EventKind, FailureClass, Stage, Step, StepOutcome, TargetOutcome};
 use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, ReleaseId, RunId, ServiceName, Target};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use time::OffsetDateTime;
 
 /// Everything known about a run.
@@ -358,6 +358,29 @@ impl RunState {
         let mut steps: Vec<_> = self.steps.iter().collect();
         steps.sort_by_key(|(_, state)| state.order);
         steps
+    }
+
+    /// The hooks of a target's release that have run to their end, and those that were begun and did not, for who goes on
+    /// with this run. A hook that failed is neither: it runs again without a word.
+    #[must_use]
+    pub fn release_hooks(&self, target: &Target) -> (BTreeSet<Stage>, BTreeSet<Stage>) {
+        let known = self.targets.get(target).and_then(|known| known.adopted.as_ref());
+        let mut done: BTreeSet<Stage> = known.into_iter().flat_map(|(_, done)| done.iter().copied()).collect();
+        let mut cut_short = BTreeSet::new();
+        for stage in [Stage::BeforeRelease, Stage::AfterRelease] {
+            match self.step_of(target, stage).map(|step| &step.outcome) {
+                Some(Some(StepOutcome::Done)) => drop(done.insert(stage)),
+                Some(None | Some(StepOutcome::Cancelled)) => drop(cut_short.insert(stage)),
+                Some(Some(_)) | None => {}
+            }
+        }
+        (done, cut_short)
+    }
+
+    /// A step of a target's lane, when it was begun.
+    #[must_use]
+    pub fn step_of(&self, target: &Target, stage: Stage) -> Option<&StepState> {
+        self.steps.get(&Step { app: target.app.clone(), rack: Some(target.rack.clone()), service: None, stage })
     }
 
     /// The steps that were begun and have not ended, in the order they were begun.

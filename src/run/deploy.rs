@@ -43,7 +43,7 @@ pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
         allow_dirty: args.guards.allow_dirty,
         allow_diverged: args.guards.allow_diverged,
         release_hold: args.guards.release_hold.clone(),
-        unfinished: BTreeSet::new(),
+        ..Ask::default()
     };
     let from = match args.resume {
         None => From::Nothing,
@@ -178,10 +178,10 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     if let Some(error) = live.as_ref().and_then(read::no_rack) {
         return Err(error);
     }
-    let mut staged = BTreeMap::new();
+    let mut candidates = BTreeMap::new();
     if let (Some(earlier), Some(live)) = (&earlier, &live) {
-        staged = earlier.candidates(&world, &racks, live).await?;
-        ask.unfinished = earlier.unfinished(&staged, live);
+        let staged = earlier.staged(&world, &racks, live).await?;
+        (candidates, ask.unfinished, ask.over) = (staged.candidates, staged.unfinished, staged.over);
     }
     let judge = |world: &World, found: &[Found]| {
         let base = ask.base.base.as_deref();
@@ -200,7 +200,7 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     }
     let run = RunId::starting(OffsetDateTime::now_utc());
     let registries = world.registries();
-    let plan = make_plan(&world, found, judgement, run, &how, jobs, &*registries, staged).await?;
+    let plan = make_plan(&world, found, judgement, run, &how, jobs, &*registries, candidates).await?;
     if how.dry_run {
         return match how.output.format {
             Format::Text => super::print(&show::text(&plan, global.verbose)),

@@ -41,6 +41,8 @@ pub(super) struct Ask {
     pub(super) release_hold: Vec<String>,
     /// Targets whose release is live and whose last steps are missing: they are gone through although nothing changed.
     pub(super) unfinished: BTreeSet<Target>,
+    /// Targets whose release is live and complete, whatever else is asked for.
+    pub(super) over: BTreeSet<Target>,
 }
 
 /// An app as the work tree has it.
@@ -290,6 +292,8 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
             let mut decision = verdict::decide(&facts, wishes);
             if decision.verdict == Verdict::UpToDate && ask.unfinished.contains(&target) {
                 decision.verdict = Verdict::Deploy;
+            } else if ask.over.contains(&target) {
+                decision.verdict = Verdict::UpToDate;
             }
             Ok(Judged { target, config: (*on).clone(), live: live.cloned(), decision })
         })

@@ -7,12 +7,13 @@ use super::read::AllLive;
 use super::world::{World, rack_error};
 use crate::changes::description::fingerprint_in;
 use crate::error::{Error, Result};
-use crate::event::{Stage, Step, StepOutcome, TargetOutcome};
+use crate::event::{Stage, TargetOutcome};
 use crate::journal::Journal;
-use crate::names::{RackName, RunId, Target};
+use crate::names::{RackName, ReleaseId, RunId, Target};
 use crate::plan::adopt::{Candidate, Found};
 use crate::rack::{Live, LiveRelease, Rack};
-use crate::report::state::{RunState, TargetState};
+use crate::report::history;
+use crate::report::state::RunState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 pub(super) struct Earlier {
     run: RunId,
     state: RunState,
+    /// The runs since, newest first.
+    later: Vec<(RunId, RunState)>,
     /// Only what it staged is wanted (`offbuild promote`).
     promote: bool,
 }
@@ -31,14 +34,14 @@ impl Earlier {
         if let Some(which) = which {
             return Self::read(root, which, false);
         }
-        for file in Journal::list(root)? {
-            // A journal that cannot be read is no run to go on with; named, it is an error.
-            let Ok(events) = Journal::read_outline(&file.path) else { continue };
-            let state = RunState::replay(&events);
+        let mut later = Vec::new();
+        // A journal that cannot be read is no run to go on with; named, it is an error.
+        for (run, state) in history::read(root)? {
             let releases = state.run.as_ref().is_some_and(|run| matches!(run.command.as_str(), "deploy" | "promote"));
             if releases && state.plan.is_some() {
-                return Ok(Self { run: file.run, state, promote: false });
+                return Ok(Self { run, state, later, promote: false });
             }
+            later.push((run, state));
         }
         Err(Error::config("there is no run to go on with").hint("offbuild deploy"))
     }
@@ -56,7 +59,8 @@ impl Earlier {
     fn read(root: &Path, which: &str, promote: bool) -> Result<Self> {
         let file = Journal::find(root, which)?;
         let state = RunState::replay(&Journal::read_outline(&file.path)?);
-        Ok(Self { run: file.run, state, promote })
+        let later = history::read(root)?.into_iter().take_while(|(run, _)| *run != file.run).collect();
+        Ok(Self { run: file.run, state, later, promote })
     }
 
     /// Refuses when another commit is checked out: configuration, hooks and manifests are read from the work tree.
@@ -84,69 +88,67 @@ impl Earlier {
         self.state.targets.get(target).is_some_and(|known| !self.promote || known.staged.is_some())
     }
 
-    /// What it staged and did not finish, and what the racks say about that now.
-    pub(super) async fn candidates(
-        &self,
-        world: &World,
-        racks: &BTreeMap<RackName, Arc<dyn Rack>>,
-        live: &AllLive,
-    ) -> Result<BTreeMap<Target, Candidate>> {
-        let mut candidates = BTreeMap::new();
+    /// What it staged, and what the racks say about that now.
+    pub(super) async fn staged(&self, world: &World, racks: &BTreeMap<RackName, Arc<dyn Rack>>, live: &AllLive) -> Result<Staged> {
+        let mut staged = Staged::default();
         for (app, on) in world.targets() {
             let target = super::world::target(app, on);
-            let Some(known) = self.state.targets.get(&target) else { continue };
-            let (Some((build, release)), Some(rack), Some(Ok(now))) = (&known.staged, racks.get(&target.rack), live.get(&target)) else {
+            let Some((build, release)) = self.state.targets.get(&target).and_then(|known| known.staged.as_ref()) else { continue };
+            let (Some(rack), Some(Ok(now))) = (racks.get(&target.rack), live.get(&target)) else { continue };
+            let (run, state) = self.last_with(&target, release);
+            let Some(known) = state.targets.get(&target) else { continue };
+            let is_live = now.release.as_ref().is_some_and(|live| live.id == *release);
+            let deployed = matches!(known.outcome, Some(TargetOutcome::Deployed { .. }));
+            // What somebody promoted by hand is left as it is, like what came to its end.
+            let promoted = known.adopted.is_some() || state.step_of(&target, Stage::Promote).is_some();
+            if is_live && (deployed || !promoted) {
+                staged.over.insert(target);
                 continue;
-            };
-            if matches!(known.outcome, Some(TargetOutcome::Deployed { .. } | TargetOutcome::UpToDate)) {
+            }
+            if deployed && !self.promote {
                 continue;
             }
             let found = rack.release(&on.name, release).await.map_err(rack_error)?;
-            let hooks = |wanted: fn(Option<&StepOutcome>) -> bool| -> BTreeSet<Stage> {
-                let ran = [Stage::BeforeRelease, Stage::AfterRelease].into_iter();
-                ran.filter(|stage| self.step(&target, *stage).is_some_and(wanted)).collect()
+            let (done, cut_short) = state.release_hooks(&target);
+            let candidate = Candidate {
+                from: run.clone(),
+                build: build.clone(),
+                release: release.clone(),
+                before: known.live_release.clone(),
+                newest: is_newest(now, release),
+                found: found.and_then(found_of),
+                done,
+                cut_short,
+                required: self.promote,
             };
-            let earlier: BTreeSet<Stage> = known.adopted.iter().flat_map(|(_, done)| done.iter().copied()).collect();
-            candidates.insert(
-                target.clone(),
-                Candidate {
-                    from: self.run.clone(),
-                    build: build.clone(),
-                    release: release.clone(),
-                    before: known.live_release.clone(),
-                    newest: is_newest(now, release),
-                    found: found.and_then(found_of),
-                    done: hooks(|outcome| outcome == Some(&StepOutcome::Done)).union(&earlier).copied().collect(),
-                    cut_short: hooks(|outcome| matches!(outcome, None | Some(StepOutcome::Cancelled))),
-                    required: self.promote,
-                },
-            );
+            if is_live {
+                staged.unfinished.insert(target.clone());
+            }
+            staged.candidates.insert(target, candidate);
         }
-        Ok(candidates)
+        Ok(staged)
     }
 
-    /// The targets whose release is live already, promoted by that run, which did not get to their end.
-    pub(super) fn unfinished(&self, candidates: &BTreeMap<Target, Candidate>, live: &AllLive) -> BTreeSet<Target> {
-        let is_live = |target: &Target, candidate: &Candidate| {
-            let now = live.get(target).and_then(|live| live.as_ref().ok()).and_then(|live| live.release.as_ref());
-            now.is_some_and(|release| release.id == candidate.release)
-        };
-        let promoted = |target: &Target| {
-            let taken_over = self.state.targets.get(target).is_some_and(|known: &TargetState| known.adopted.is_some());
-            taken_over || self.step(target, Stage::Promote).is_some()
-        };
-        let unfinished = candidates.iter().filter(|(target, candidate)| is_live(target, candidate) && promoted(target));
-        unfinished.map(|(target, _)| target.clone()).collect()
-    }
-
-    /// A step of a target that was begun, and how it ended, if it did.
-    fn step(&self, target: &Target, stage: Stage) -> Option<Option<&StepOutcome>> {
-        let step = Step { app: target.app.clone(), rack: Some(target.rack.clone()), service: None, stage };
-        self.state.steps.get(&step).map(|known| known.outcome.as_ref())
+    /// The last run that had this release of the target in hand: the one that staged it, or one that took it over.
+    fn last_with(&self, target: &Target, release: &ReleaseId) -> (&RunId, &RunState) {
+        let has = |state: &RunState| state.targets.get(target).and_then(|known| known.staged.as_ref()).is_some_and(|(_, id)| id == release);
+        let later = self.later.iter().find(|(_, state)| has(state)).map(|(run, state)| (run, state));
+        later.unwrap_or((&self.run, &self.state))
     }
 }
 
-fn is_newest(live: &Live, release: &crate::names::ReleaseId) -> bool {
+/// What became of the releases an earlier run staged.
+#[derive(Default)]
+pub(super) struct Staged {
+    /// Those that may be taken over.
+    pub(super) candidates: BTreeMap<Target, Candidate>,
+    /// Targets whose release is live, and whose last steps are missing.
+    pub(super) unfinished: BTreeSet<Target>,
+    /// Targets whose release is live, and nothing is missing.
+    pub(super) over: BTreeSet<Target>,
+}
+
+fn is_newest(live: &Live, release: &ReleaseId) -> bool {
     let newest = live.newer.as_ref().map(|newer| &newer.id).or(live.release.as_ref().map(|release| &release.id));
     newest == Some(release)
 }

@@ -105,11 +105,10 @@ fn another_commit_is_not_resumed() {
 fn what_no_promote_staged_is_promoted_with_its_hooks() {
     let setup = Setup::new();
     setup.run(&["deploy", "--no-promote"]).code(0).says("offbuild promote ");
+    let run = setup.last_run();
     assert_eq!((setup.promotes(), setup.marks().len()), ([0, 0], 0));
     setup.run(&["promote", "latest", "--rack", "two"]).code(0);
     assert_eq!((setup.promotes(), setup.marks().len()), ([1, 0], 4));
-    let first = setup.run(&["history"]).code(0).stdout;
-    let run = first.lines().nth(2).and_then(|line| line.split(' ').next()).unwrap().to_owned();
     setup.run(&["promote", &run]).code(0);
     setup.runs(&setup.repo.git(&["rev-parse", "HEAD"]));
     assert_eq!(setup.promotes(), [1, 1]);
@@ -121,12 +120,12 @@ fn a_release_that_was_overtaken_is_not_promoted() {
     let setup = Setup::new();
     setup.run(&["deploy", "web@two"]).code(0);
     setup.change("2");
+    setup.run(&["deploy", "web@two"]).code(0);
+    setup.change("3");
     setup.run(&["deploy", "web@two", "--no-promote"]).code(0);
-    // Somebody goes round it: an earlier run's release comes live again, in a new one.
-    setup.run(&["rollback", "web@two", "--to", &setup.repo.git(&["rev-parse", "HEAD~1"])]).code(0);
-    let staged = setup.run(&["history"]).code(0).stdout;
-    let run = staged.lines().nth(if staged.lines().nth(1).unwrap().contains("rollback") { 2 } else { 1 }).unwrap();
-    let run = run.split(' ').next().unwrap().to_owned();
+    let run = setup.last_run();
+    // Somebody else releases meanwhile.
+    setup.run(&["rollback", "web@two"]).code(0);
     let before = setup.promotes();
     setup.run(&["promote", &run, "--release-hold", "web"]).code(1).says("cannot be promoted");
     assert_eq!(setup.promotes(), before);

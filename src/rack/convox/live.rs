@@ -188,7 +188,9 @@ fn replaced<'r>(active: &wire::Release, releases: &'r [wire::Release]) -> Option
     let build = active.build()?;
     let before: Vec<&wire::Release> = releases.iter().filter(|release| release.created < active.created).collect();
     let at = before.iter().position(|release| release.build().is_some_and(|other| other != build))?;
-    before[at + 1..].iter().any(|release| release.build().as_ref() == Some(&build)).then(|| before[at])
+    let copied = before[at + 1..].iter().any(|release| release.build().as_ref() == Some(&build));
+    // Going back twice is going back from what was there first.
+    copied.then(|| replaced(before[at], releases).unwrap_or(before[at]))
 }
 
 /// The active release. One the rack has deleted keeps its id and is as old as can be.

@@ -133,7 +133,13 @@ impl Setup {
         ["two", "three"].map(|rack| self.requests(rack, "POST", "/promote"))
     }
 
-    /// Releases that were made, as the racks tell.
+    /// The id of the last run.
+    pub fn last_run(&self) -> String {
+        let history = self.run(&["history"]).code(0).stdout;
+        history.lines().nth(1).and_then(|line| line.split(' ').next()).unwrap().to_owned()
+    }
+
+    /// What is live, as the racks tell.
     pub fn status(&self) -> String {
         self.run(&["status"]).code(0).stdout
     }
