@@ -216,3 +216,79 @@ fn a_registry_cache_is_read_from_the_moving_tag_and_written_inline() {
     assert!(plan.builds[0].build.inline_cache);
     assert_eq!(plan.builds[0].build.cache_from[0].to_string(), "r.example/a:web.latest");
 }
+
+/// A target whose images are in the registry, with the manifest this run would stage.
+fn staged() -> (Facts, adopt::Candidate) {
+    let mut facts = facts(vec![app("a", "a", &[])]);
+    let repository = Repository::parse("r.example/a").unwrap();
+    for tag in [format!("web.{}", "1".repeat(40)), format!("web.in-{}", fingerprint("a"))] {
+        facts.existing.tags.insert((repository.clone(), tag), digest("2"));
+    }
+    let image = format!("{repository}@{}", digest("2"));
+    let manifest = facts.apps[0].manifest.rewrite(&BTreeMap::from([(ServiceName::new("web").unwrap(), image)])).unwrap();
+    let found = adopt::Found {
+        build: BuildId::new("BABC").unwrap(),
+        commit: Some(CommitId::new("1".repeat(40)).unwrap()),
+        fingerprint: Some(fingerprint("a")),
+        manifest,
+    };
+    let candidate = adopt::Candidate {
+        from: RunId::new("r0").unwrap(),
+        build: found.build.clone(),
+        release: ReleaseId::new("RNEW").unwrap(),
+        before: None,
+        found: Some(found),
+        newest: true,
+        done: BTreeSet::from([Stage::BeforeRelease]),
+        cut_short: BTreeSet::new(),
+        required: false,
+    };
+    (facts, candidate)
+}
+
+/// What is live, by its release.
+fn live(release: &str) -> Option<PlannedLive> {
+    let release = ReleaseId::new(release).unwrap();
+    Some(PlannedLive { release, commit: None, fingerprint: None, manifest: String::new(), running: true })
+}
+
+#[test]
+fn a_release_is_taken_over_when_it_is_exactly_what_would_be_staged() {
+    type Change = fn(&mut Facts, &mut adopt::Candidate);
+    let cases: &[(&str, Change, Option<&str>)] = &[
+        ("nothing changed", |_, _| {}, None),
+        ("it is live already", |facts, _| facts.targets[0].live = live("RNEW"), None),
+        ("its image has to be tagged only", |facts, _| facts.existing.tags.retain(|(_, tag), _| tag.starts_with("web.in-")), None),
+        ("the rack lost it", |_, candidate| candidate.found = None, Some("does not have it any more")),
+        ("another commit", |_, candidate| candidate.found.as_mut().unwrap().commit = None, Some("of another commit")),
+        ("other inputs", |_, candidate| candidate.found.as_mut().unwrap().fingerprint = Some(fingerprint("b")), Some("other inputs")),
+        ("another manifest", |_, candidate| candidate.found.as_mut().unwrap().manifest.push('\n'), Some("another manifest")),
+        ("its image is gone", |facts, _| facts.existing.tags.clear(), Some("not in the registry any more")),
+        ("somebody released", |facts, _| facts.targets[0].live = live("ROTHER"), Some("ROTHER is active now")),
+        ("somebody made a release", |_, candidate| candidate.newest = false, Some("a release was made after it")),
+    ];
+    for (case, change, why) in cases {
+        for required in [false, true] {
+            let (mut facts, mut candidate) = staged();
+            candidate.required = required;
+            change(&mut facts, &mut candidate);
+            facts.targets[0].staged = Some(candidate);
+            let plan = plan(facts, options()).unwrap();
+            let target = plan.targets().next().unwrap();
+            let told = target.reasons.join("\n");
+            match why {
+                None => {
+                    assert!(matches!(&target.origin, Origin::Adopt(adopted) if adopted.done.len() == 1), "{case}: {told}");
+                    assert!(told.contains("release RNEW of run r0 is taken over, not staged again"), "{case}: {told}");
+                }
+                Some(why) => {
+                    assert_eq!(target.origin, Origin::Stage, "{case}");
+                    assert!(told.contains(why), "{case}: {told}");
+                    let refused = matches!(&target.decision, Decision::Failed { message, .. } if message.contains(why));
+                    assert_eq!(refused, required, "{case}");
+                    assert_eq!(plan.apps.is_empty(), required, "{case}: what is not released needs no images");
+                }
+            }
+        }
+    }
+}
