@@ -5,11 +5,10 @@
 
 use super::schedule::{AppImages, Failure};
 use super::{Context, Stop, failure, hook_env, images};
-use crate::changes::description::fingerprint_in;
 use crate::config::HookKind;
 use crate::event::{EventKind, FailureClass, Stage, Step, TargetOutcome};
 use crate::names::{BuildId, Fingerprint, ImageRef, ReleaseId, Repository, ServiceName, Target};
-use crate::plan::{AppPlan, Origin, TargetPlan, Until};
+use crate::plan::{AppPlan, Origin, PlannedLive, TargetPlan, Until};
 use crate::rack::{Deliver, ImageMover, Promoted, Rack, RackError, StageRequest, Staged, StagedImage};
 use crate::registry::Login;
 use std::collections::BTreeMap;
@@ -153,8 +152,8 @@ async fn stage(
             // Perhaps what a killed run promoted: staging the same again would promote it twice.
             let name = &target.config.name;
             let live = rack.settled(name, target.config.timeouts.promote, &progress, &context.cancel).await.map_err(on_rack)?;
-            let build = live.release.as_ref().and_then(|release| release.build.as_ref());
-            if build.is_some_and(|build| runs(fingerprint_in(&build.description).as_ref(), &build.manifest, app, &request.manifest)) {
+            let now = PlannedLive::of(&live);
+            if now.is_some_and(|now| runs(now.fingerprint.as_ref(), &now.manifest, app, &request.manifest)) {
                 return Ok(None);
             }
             as_planned(target, live.release.map(|release| release.id))?;

@@ -10,12 +10,14 @@ pub mod show;
 
 use crate::build::ImageBuild;
 use crate::changes::Head;
+use crate::changes::description::fingerprint_in;
 use crate::config::{HookConfig, HookKind, TargetConfig, Timeouts};
 use crate::event::{FailureClass, Stage};
 use crate::manifest::Manifest;
 use crate::names::{
     AppName, BuildId, CommitId, Digest, Fingerprint, RackName, ReleaseId, RepoPath, Repository, RunId, ServiceName, Target,
 };
+use crate::rack::{AppStatus, Live};
 use crate::registry::CreateOptions;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -286,6 +288,22 @@ pub struct PlannedLive {
     pub manifest: String,
     /// True when the app was running.
     pub running: bool,
+}
+
+impl PlannedLive {
+    /// What a rack told; `None` when nothing was ever promoted.
+    #[must_use]
+    pub fn of(live: &Live) -> Option<Self> {
+        let release = live.release.as_ref()?;
+        let build = release.build.as_ref();
+        Some(Self {
+            release: release.id.clone(),
+            commit: build.and_then(|build| build.commit.clone()),
+            fingerprint: build.and_then(|build| fingerprint_in(&build.description)),
+            manifest: build.map(|build| build.manifest.clone()).unwrap_or_default(),
+            running: live.status == AppStatus::Running,
+        })
+    }
 }
 
 /// What is to be done with a target.

@@ -229,7 +229,7 @@ async fn make_plan(
     let mut facts = read::facts(world, found, judgement, run, staged)?;
     if deploys && !how.offline {
         // No login where nothing is pushed.
-        facts.existing = read::existing(&facts, registry).await?;
+        facts.existing = super::existing::existing(&facts, registry).await?;
     }
     let options = Options { gate: how.gate, on_failure: how.on_failure, fail_fast: how.work.fail_fast, jobs, until: how.until };
     planner::plan(facts, options)

@@ -139,7 +139,7 @@ async fn reached(world: &World, registries: &Registries) -> Vec<Check> {
     let hosts = repositories(world);
     let hosts = futures_util::future::join_all(hosts.iter().map(|(host, repository)| async move {
         let asked = registries.find(repository, &[NO_TAG.to_owned()]).await;
-        let found = asked.map(|_| "the login is good".to_owned()).map_err(read::registry_error);
+        let found = asked.map(|_| "the login is good".to_owned()).map_err(super::existing::registry_error);
         Check::of(format!("registry {host}"), found)
     }));
     let (hosts, racks) = tokio::join!(hosts, racks);

@@ -10,6 +10,7 @@ mod demo;
 
 mod deploy;
 mod doctor;
+mod existing;
 mod info;
 mod init;
 mod lint;

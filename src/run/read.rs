@@ -4,7 +4,7 @@
 use super::world::{World, rack_error, target};
 use crate::changes::affected::{Affected, Matcher};
 use crate::changes::base::{self, Choice};
-use crate::changes::description::{Recorded, describe, fingerprint_in};
+use crate::changes::description::{Recorded, describe};
 use crate::changes::fingerprint::Fingerprints;
 use crate::changes::inputs::{Inputs, Shared, inputs_of};
 use crate::changes::reads::reads_of;
@@ -15,12 +15,11 @@ use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Kind, Result};
 use crate::event::FailureClass;
 use crate::manifest::{self, Manifest, Reading, image_tags};
-use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, Target};
+use crate::names::{AppName, CommitId, Fingerprint, RackName, RepoPath, RunId, Target};
 use crate::plan::adopt::Candidate;
-use crate::plan::planner::{self, AppFacts, Existing, FINGERPRINT_LABEL, Facts, RackFacts, TargetFacts};
+use crate::plan::planner::{AppFacts, Existing, Facts, RackFacts, TargetFacts};
 use crate::plan::{Decision, PlannedLive};
-use crate::rack::{AppStatus, Live, Rack, RackError};
-use crate::registry::{Registry, RegistryError};
+use crate::rack::{Live, Rack, RackError};
 use crate::yaml::{Problem, excerpt};
 use futures_util::stream::{self, StreamExt as _};
 use rayon::prelude::*;
@@ -29,7 +28,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 /// Reads of racks and registries under way at once.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// What was asked for.
 #[derive(Debug, Clone, Default)]
@@ -419,7 +418,7 @@ pub(super) fn facts(
             reasons: reasons(&judged.decision),
             base: judged.decision.base.clone(),
             base_source,
-            live: judged.live.as_ref().and_then(|live| live.as_ref().ok()).and_then(planned_live),
+            live: judged.live.as_ref().and_then(|live| live.as_ref().ok()).and_then(PlannedLive::of),
             description: description.unwrap_or_default(),
             staged: staged.remove(&judged.target),
             target: judged.target,
@@ -464,67 +463,4 @@ fn decision(judged: &Judged) -> Option<Decision> {
         Verdict::Refused { why } => Decision::Failed { class: FailureClass::Guard, message: why.to_string(), hint: None },
         Verdict::Removed => return None,
     })
-}
-
-pub(super) fn planned_live(live: &Live) -> Option<PlannedLive> {
-    let release = live.release.as_ref()?;
-    let build = release.build.as_ref();
-    Some(PlannedLive {
-        release: release.id.clone(),
-        commit: build.and_then(|build| build.commit.clone()),
-        fingerprint: build.and_then(|build| fingerprint_in(&build.description)),
-        manifest: build.map(|build| build.manifest.clone()).unwrap_or_default(),
-        running: live.status == AppStatus::Running,
-    })
-}
-
-/// What the registries have of the images that are to be released: one question per repository.
-pub(super) async fn existing(facts: &Facts, registry: &dyn Registry) -> Result<Existing> {
-    let mut wanted: BTreeMap<Repository, BTreeSet<String>> = BTreeMap::new();
-    let mut pairs = Vec::new();
-    for app in facts.apps.iter() {
-        let released = facts.targets.iter().any(|target| target.target.app == app.app.name && target.decision == Decision::Release);
-        let Some(fingerprint) = app.fingerprint.as_ref().filter(|_| released) else { continue };
-        for (_, place) in planner::places(app)? {
-            let content = place.fingerprint_tag(fingerprint);
-            wanted.entry(place.repository.clone()).or_default().extend([place.commit_tag.clone(), content.clone()]);
-            pairs.push((place.repository, place.commit_tag, content));
-        }
-    }
-    let answers: Vec<(Repository, Result<_, RegistryError>)> = stream::iter(wanted)
-        .map(|(repository, tags)| async move {
-            let tags: Vec<String> = tags.into_iter().collect();
-            let found = registry.find(&repository, &tags).await;
-            (repository, found)
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    let mut existing = Existing::default();
-    for (repository, found) in answers {
-        let found: BTreeMap<String, Digest> = found.map_err(registry_error)?;
-        for (tag, digest) in found {
-            existing.tags.insert((repository.clone(), tag), digest);
-        }
-    }
-    for (repository, commit, content) in pairs {
-        let tag = |tag: String| existing.tags.get(&(repository.clone(), tag));
-        let Some(digest) = tag(commit).cloned() else { continue };
-        if tag(content) != Some(&digest) {
-            let labels = registry.labels(&repository, &digest).await.map_err(registry_error)?;
-            let says = labels.get(FINGERPRINT_LABEL).map(|says| says.split(' ').map(str::to_owned).collect()).unwrap_or_default();
-            existing.fingerprints.insert((repository, digest), says);
-        }
-    }
-    Ok(existing)
-}
-
-/// A registry's error outside of a run: the registry cannot be used.
-pub(super) fn registry_error(error: RegistryError) -> Error {
-    let hint = error.hint();
-    let error = Error::unusable(error.to_string());
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
 }

@@ -190,7 +190,7 @@ fn plan(world: &World, app: &App, on: &TargetConfig, live: &Live, chosen: &LiveR
         reasons: vec![format!("back to {}: {why}", described(world, chosen))],
         base: live.release.as_ref().and_then(|release| release.build.as_ref()).and_then(|build| build.commit.clone()),
         base_source: "the live build's commit".to_owned(),
-        live: super::read::planned_live(live),
+        live: crate::plan::PlannedLive::of(live),
         after: Vec::new(),
         manifest: Arc::new(manifest),
         description: String::new(),

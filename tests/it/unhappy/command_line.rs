@@ -159,6 +159,9 @@ fn help() {
       why          Tell why an app would be deployed or left alone, and what waits since the live commit
       plan         Show what a deploy would do, step by step
       build        Build and push images without releasing anything
+      promote      Make live what a run with --no-promote staged
+      rollback     Put the release before the live one back, or another one
+      doctor       Check everything a deploy needs, and say how to cure what is wrong
       validate     Check the configuration
       lint         Compare what apps declare with what their builds read
       config       Show the resolved configuration of an app on a rack, with where each value comes from
