@@ -166,6 +166,9 @@ pub struct Output {
     /// Write the run's HTML page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Write the summary as Markdown, as GitHub's step summary has it
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
 }
 
 /// The form of what goes to standard output.

@@ -403,9 +403,9 @@ fn sinks(global: &Global, world: &World, how: &How) -> Result<Vec<Box<dyn Sink>>
         let unwritten = |error| Error::config(format!("`{flag} {}` cannot be written", path.display())).because(error);
         std::fs::File::create(path).map_err(|error| unwritten(error).hint("name a file in a directory that is there and may be written"))
     };
-    if let Some(path) = &how.output.html {
+    for (flag, path) in [("--html", &how.output.html), ("--summary", &how.output.summary)] {
         // Made when the run is over; that it cannot be is better known before.
-        drop(create("--html", path)?);
+        path.as_ref().map(|path| create(flag, path)).transpose()?;
     }
     if let Some(path) = &how.output.events {
         let file = create("--events", path)?;
@@ -416,10 +416,14 @@ fn sinks(global: &Global, world: &World, how: &How) -> Result<Vec<Box<dyn Sink>>
 
 /// What is written when the run is over.
 fn report_files(state: &RunState, journal: &Path, how: &How) -> Result<()> {
+    let write = |flag: &str, path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|error| Error::failed(format!("`{flag} {}` cannot be written", path.display())).because(error))
+    };
     if let Some(path) = &how.output.html {
-        let page = report::html::render(&Journal::read(journal)?);
-        std::fs::write(path, page)
-            .map_err(|error| Error::failed(format!("`--html {}` cannot be written", path.display())).because(error))?;
+        write("--html", path, report::html::render(&Journal::read(journal)?))?;
+    }
+    if let Some(path) = &how.output.summary {
+        write("--summary", path, report::github::markdown(state))?;
     }
     if how.output.format == Format::Json {
         let mut text = Vec::new();

@@ -22,7 +22,9 @@ fn a_run_killed_in_its_promotes_is_resumed_without_a_second_one() {
     let setup = Setup::new();
     setup.killed(&["deploy"], |setup| setup.promotes() == [1, 1]);
     let commit = setup.repo.git(&["rev-parse", "HEAD"]);
-    setup.run(&["deploy", "--resume"]).code(0).says("is taken over");
+    setup.run(&["deploy", "--resume", "--summary", "summary.md"]).code(0).says("is taken over");
+    assert!(std::fs::read_to_string(setup.repo.path("summary.md")).unwrap().starts_with("### `offbuild deploy` of `"));
+    std::fs::remove_file(setup.repo.path("summary.md")).unwrap();
     setup.runs(&commit);
     assert_eq!(setup.promotes(), [1, 1]);
     assert_eq!(setup.marks(), ALL);

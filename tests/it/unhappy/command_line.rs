@@ -220,11 +220,14 @@ fn help() {
           --dry-run
               Show the plan and stop
 
-          --resume
-              Continue the last run: what is built, pushed, staged or promoted is adopted
+          --resume [<RUN>]
+              Continue the last run, or the named one: what is built, pushed, staged or promoted is
+              adopted, finished release hooks do not run again. APPs come before it; without any, it is
+              the run's own targets. Other options are not remembered
 
           --no-promote
-              Stage the releases, promote nothing
+              Stage the releases and stop before their `before_release` hooks; `offbuild promote` goes
+              on
 
           --gate <GATE>
               When lanes start: when `all` images are pushed, or each `app`'s own
@@ -291,6 +294,9 @@ fn help() {
 
           --html <FILE>
               Write the run's HTML page
+
+          --summary <FILE>
+              Write the summary as Markdown, as GitHub's step summary has it
 
       -h, --help
               Print help (see a summary with '-h')
