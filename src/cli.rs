@@ -432,6 +432,9 @@ pub struct SandboxArgs {
     /// A plain registry instead of ECR: repositories need not be created
     #[arg(long)]
     pub plain_registry: bool,
+    /// How long a build takes on a rack
+    #[arg(long, value_name = "DURATION", default_value = "200ms")]
+    pub build: String,
     /// How long a promote takes
     #[arg(long, value_name = "DURATION", default_value = "300ms")]
     pub promote: String,

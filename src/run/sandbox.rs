@@ -7,6 +7,7 @@ use crate::names::RackName;
 use crate::sandbox::fault::{FaultAt, help};
 use crate::sandbox::{Options, Pace, RackOptions, RegistryKind, RegistryOptions, Version, serve};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Serves, prints what leads to it, and stops with INT or TERM.
 pub(super) async fn sandbox(args: &SandboxArgs) -> Result<u8> {
@@ -41,16 +42,20 @@ fn options(args: &SandboxArgs) -> Result<Options> {
     }
     let faults = args.faults.iter().map(|fault| fault.parse::<FaultAt>().map_err(|error| Error::config(error.to_string())));
     let kind = if args.plain_registry { RegistryKind::Plain { login: None } } else { RegistryKind::Ecr { api_port: 0 } };
-    let wrong = || Error::config(format!("`--promote {}` is no length of time", args.promote)).hint("write it as `300ms` or `2s`");
-    let promote = Span(args.promote.clone()).duration().ok_or_else(wrong)?;
+    let pace = Pace { build: span("--build", &args.build)?, promote: span("--promote", &args.promote)? };
     Ok(Options {
         state: args.state.clone(),
         racks,
         registry: Some(RegistryOptions { port: args.registry_port, kind }),
         control_port: 0,
         faults: faults.collect::<Result<_>>()?,
-        pace: Pace { promote, ..Pace::default() },
+        pace,
     })
+}
+
+fn span(flag: &str, text: &str) -> Result<Duration> {
+    let wrong = || Error::config(format!("`{flag} {text}` is no length of time")).hint("write it as `300ms` or `2s`");
+    Span(text.to_owned()).duration().ok_or_else(wrong)
 }
 
 fn rack(text: &str) -> Result<RackOptions> {
