@@ -2,7 +2,7 @@
 
 use super::APPS;
 use super::place::{Place, write};
-use super::support::{OFFBUILD, git, run, timed};
+use super::support::{OFFBUILD, git, option, run, timed};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -34,6 +34,8 @@ impl<'p> Contender<'p> {
         if place.has_bake() {
             ways.push(("bake", Way::Bake));
         }
+        let only = option("only");
+        ways.retain(|(word, _)| only.as_ref().is_none_or(|only| only.split(',').any(|only| only == *word)));
         ways.into_iter().map(|(word, way)| Self::new(place, word, way, APPS)).collect()
     }
 
@@ -143,7 +145,12 @@ impl<'p> Contender<'p> {
 
     fn offbuild(&self, command: &str) -> Command {
         let mut offbuild = Command::new(OFFBUILD);
-        offbuild.arg(command).current_dir(&self.repo).envs(&self.place.variables).env("GITHUB_ACTIONS", "");
+        offbuild
+            .arg(command)
+            .args(option("jobs").map(|jobs| format!("--jobs={jobs}")))
+            .current_dir(&self.repo)
+            .envs(&self.place.variables)
+            .env("GITHUB_ACTIONS", "");
         offbuild
     }
 
