@@ -142,7 +142,7 @@ name_type!(
     |v| words(v, b"-_")
 );
 name_type!(
-    /// The id of a run: its start in UTC and a random tail, so that ids sort by time.
+    /// The id of a run: its start in UTC, the part of a second last in 65536ths, so that ids sort by time.
     RunId,
     "a run id",
     |v| words(v, b"-_")
@@ -170,7 +170,9 @@ impl RunId {
     pub fn starting(now: time::OffsetDateTime) -> Self {
         let format = time::macros::format_description!("[year][month][day]-[hour][minute][second]");
         let stamp = now.to_offset(time::UtcOffset::UTC).format(format).unwrap_or_default();
-        Self(format!("{stamp}-{:04x}", fastrand::u16(..)))
+        // Two runs can start within one second, and which of them is the newer decides what a resume takes over.
+        let part = (u64::from(now.nanosecond()) << 16) / 1_000_000_000;
+        Self(format!("{stamp}-{part:04x}"))
     }
 }
 
@@ -429,6 +431,14 @@ mod tests {
         assert!(RepoPath::from("apps/web/x").is_in(&RepoPath::from("apps/web")));
         assert!(!RepoPath::from("apps/web2/x").is_in(&RepoPath::from("apps/web")));
         assert!(RepoPath::from("x").is_in(&RepoPath::default()));
+    }
+
+    #[test]
+    fn run_ids_of_one_second_sort_by_time() {
+        let start = time::macros::datetime!(2026-01-02 03:04:05 UTC);
+        let ids: Vec<String> =
+            [0, 15_259, 500_000_000, 999_999_999].map(|part| RunId::starting(start.replace_nanosecond(part).unwrap()).to_string()).into();
+        assert_eq!(ids, ["20260102-030405-0000", "20260102-030405-0001", "20260102-030405-8000", "20260102-030405-ffff"]);
     }
 
     #[test]
