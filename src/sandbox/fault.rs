@@ -17,7 +17,7 @@ pub enum Fault {
     RackBuildFails,
     /// A promote is accepted and then rolled back.
     PromoteRollsBack,
-    /// A promote is accepted and never ends; `cancel` ends it.
+    /// A promote is accepted and does not end before this fault does; `cancel` ends it too.
     PromoteHangs,
     /// The next promote takes, but its answer never arrives.
     PromoteAnswerLost,
@@ -43,7 +43,7 @@ pub enum Fault {
 const WORDS: &[(&str, Fault, &str)] = &[
     ("rack-build-fails", Fault::RackBuildFails, "builds on the rack fail"),
     ("promote-rolls-back", Fault::PromoteRollsBack, "a promote is accepted and then rolled back"),
-    ("promote-hangs", Fault::PromoteHangs, "a promote is accepted and never ends"),
+    ("promote-hangs", Fault::PromoteHangs, "a promote is accepted and does not end before this fault does"),
     ("promote-answer-lost", Fault::PromoteAnswerLost, "once: a promote takes, its answer never arrives"),
     ("build-answer-lost", Fault::BuildAnswerLost, "once: a build starts, the answer with its id never arrives"),
     ("updating", Fault::Updating, "the app stays `updating`"),

@@ -20,7 +20,9 @@ const ALL: [&str; 8] = [
 #[test]
 fn a_run_killed_in_its_promotes_is_resumed_without_a_second_one() {
     let setup = Setup::new();
+    setup.hold_promotes(true);
     setup.killed(&["deploy"], |setup| setup.promotes() == [1, 1]);
+    setup.hold_promotes(false);
     let commit = setup.repo.git(&["rev-parse", "HEAD"]);
     setup.run(&["deploy", "--resume", "--summary", "summary.md"]).code(0).says("is taken over");
     assert!(std::fs::read_to_string(setup.repo.path("summary.md")).unwrap().starts_with("### `offbuild deploy` of `"));
@@ -40,7 +42,9 @@ fn a_plain_deploy_after_a_kill_in_the_promotes_waits_for_them() {
     let setup = Setup::new();
     setup.run(&["deploy"]).code(0);
     let commit = setup.change("2");
+    setup.hold_promotes(true);
     setup.killed(&["deploy"], |setup| setup.promotes() == [2, 2]);
+    setup.hold_promotes(false);
     setup.run(&["deploy"]).code(0);
     setup.runs(&commit);
     assert_eq!(setup.promotes(), [2, 2]);

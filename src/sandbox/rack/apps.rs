@@ -61,9 +61,8 @@ impl Rack {
 
     pub(super) fn apps(&self) -> Reply {
         let mut state = self.lock();
-        let now = OffsetDateTime::now_utc();
         let shown = state.apps.iter_mut().map(|(name, app)| {
-            app.settle(self.version, name, now, self.pace.promote);
+            self.settle(name, app);
             self.app_shown(name, app)
         });
         Reply::Json(shown.collect())

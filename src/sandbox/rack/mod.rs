@@ -223,7 +223,7 @@ impl Rack {
     fn read<T>(&self, name: &str, read: impl FnOnce(&App) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let mut state = self.lock();
         let app = state.apps.get_mut(name).ok_or_else(|| Refusal::not_found(format!("app not found: {name}")))?;
-        app.settle(self.version, name, OffsetDateTime::now_utc(), self.pace.promote);
+        self.settle(name, app);
         read(app)
     }
 
@@ -231,10 +231,19 @@ impl Rack {
     fn change<T>(&self, name: &str, change: impl FnOnce(&mut App) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let mut state = self.lock();
         let app = state.apps.get_mut(name).ok_or_else(|| Refusal::not_found(format!("app not found: {name}")))?;
-        app.settle(self.version, name, OffsetDateTime::now_utc(), self.pace.promote);
+        self.settle(name, app);
         let changed = change(app)?;
         self.save(&state)?;
         Ok(changed)
+    }
+
+    /// Lets an app's rollout get to where it is now; one that hung goes on when its fault is gone.
+    fn settle(&self, name: &str, app: &mut App) {
+        let now = OffsetDateTime::now_utc();
+        if !self.is(Some(name), &Fault::PromoteHangs) {
+            app.release_hung(now);
+        }
+        app.settle(self.version, name, now, self.pace.promote);
     }
 
     /// The status and release an app shows.

@@ -217,6 +217,13 @@ impl App {
         }
     }
 
+    /// Starts a rollout that hung, as one that takes.
+    pub(super) fn release_hung(&mut self, now: OffsetDateTime) {
+        if let Some(rollout) = self.rollout.as_mut().filter(|rollout| rollout.fate == Fate::Hangs) {
+            (rollout.fate, rollout.started) = (Fate::Takes, now);
+        }
+    }
+
     /// Lets a rollout get to where it is at `now`, and writes down the steps it took.
     pub(super) fn settle(&mut self, version: Version, name: &str, now: OffsetDateTime, pace: Duration) {
         let Some(rollout) = &mut self.rollout else { return };

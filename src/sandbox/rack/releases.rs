@@ -154,7 +154,7 @@ impl Rack {
             // On version 3 a newer promote takes the place of the one under way; what was good before stays the way back.
             let from = app.rollout.as_ref().map_or_else(|| app.active.clone(), |rollout| rollout.from.clone());
             app.rollout = Some(Rollout { from, to: Some(id.to_owned()), started: OffsetDateTime::now_utc(), fate, reason, told: None });
-            app.settle(self.version, name, OffsetDateTime::now_utc(), self.pace.promote);
+            self.settle(name, app);
             Ok(Reply::Ok)
         })
     }

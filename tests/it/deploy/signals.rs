@@ -3,7 +3,6 @@
 use crate::support::unique;
 use crate::support::world::{Setup, World, wait_for};
 use offbuild::event::{EventKind, Stage};
-use std::time::Duration;
 
 /// True when a process of this machine has the text in its command line.
 fn runs(marker: &str) -> bool {
@@ -56,10 +55,13 @@ fn an_interrupt_ends_a_hook_with_all_it_started() {
 
 #[test]
 fn a_promote_that_is_under_way_is_awaited() {
-    let world = Setup::new(&["api", "web"]).promote(Duration::from_secs(1)).start();
+    let world = Setup::new(&["api", "web"]).start();
+    world.sandbox.fault("staging:api:promote-hangs");
     let mut run = world.start(&["deploy"]);
     world.until(&mut run, |kind| matches!(kind, EventKind::RackStatus { status, .. } if status == "updating"));
     run.signal("INT");
+    world.until(&mut run, |kind| matches!(kind, EventKind::Interrupted { now: false, .. }));
+    world.sandbox.heal();
     let run = world.ended(run).code(130);
     let run = run.outcomes(&["api@staging deployed", "web@staging not-attempted"]);
     assert_eq!(run.finished(Stage::Promote), ["api@staging"]);
@@ -104,12 +106,14 @@ fn a_run_that_was_killed_stands_in_nobodys_way() {
 
 #[test]
 fn a_promote_whose_run_was_killed_is_found_done() {
-    let world = Setup::new(&["web"]).promote(Duration::from_secs(1)).start();
+    let world = Setup::new(&["web"]).start();
+    world.sandbox.fault("staging:web:promote-hangs");
     let mut run = world.start(&["deploy"]);
     world.until(&mut run, |kind| matches!(kind, EventKind::RackStatus { status, .. } if status == "updating"));
     run.signal("KILL");
     world.ended(run).code(-1);
-    // The rack goes on without anybody looking.
+    // The rack goes on without the run.
+    world.sandbox.heal();
     wait_for(|| world.sandbox.live("staging", "web").status == "running");
     world.run(&["deploy"]).code(0).outcomes(&["web@staging up-to-date"]);
     assert_eq!((world.sandbox.builds("staging", "web"), world.sandbox.promotes("staging", "web")), (1, 1));

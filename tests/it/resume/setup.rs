@@ -43,8 +43,7 @@ impl Setup {
             registry: Some(RegistryOptions { port: 0, kind: RegistryKind::Plain { login: None } }),
             control_port: 0,
             faults: Vec::new(),
-            // A promote is long enough to be killed in.
-            pace: Pace { build: Duration::from_millis(50), promote: Duration::from_secs(3) },
+            pace: Pace { build: Duration::from_millis(50), promote: Duration::from_millis(100) },
         };
         let sandbox = runtime.block_on(serve(options)).unwrap();
         let base = Base::import().and_images_of(sandbox.environment()["REGISTRY_HOST"].expose());
@@ -76,6 +75,15 @@ impl Setup {
     pub fn hold(&self, hook: &str, held: bool) {
         let file = self.marks_file().with_extension(format!("hold.{hook}"));
         if held { std::fs::write(file, "").unwrap() } else { std::fs::remove_file(file).unwrap() }
+    }
+
+    /// Keeps promotes from ending; `false` lets them go.
+    pub fn hold_promotes(&self, held: bool) {
+        let faults = &self.sandbox.as_ref().unwrap().faults;
+        for rack in ["two", "three"] {
+            let fault = format!("{rack}:web:promote-hangs").parse().unwrap();
+            if held { faults.add(fault) } else { assert!(faults.remove(&fault)) }
+        }
     }
 
     /// What the hooks left, sorted; then it is forgotten.
