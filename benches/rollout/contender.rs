@@ -185,7 +185,7 @@ impl<'p> Contender<'p> {
         let docker = &self.place.docker;
         for app in self.names() {
             let pattern = format!("reference={}/{app}", self.prefix());
-            let list = run(Command::new(docker).args(["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &pattern]));
+            let list = run(Command::new(docker).args(["image", "ls", "--format", "{{.ID}}", "--filter", &pattern]));
             for image in list.lines() {
                 run(Command::new(docker).args(["image", "rm", "-f", image]));
             }

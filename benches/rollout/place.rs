@@ -57,7 +57,7 @@ impl Place {
         let file = dir.path().join("registry.yml");
         write(&file, &config);
         let mut command = Command::new("docker-registry");
-        let registry = spawn(command.arg("serve").arg(&file).stdout(Stdio::null()));
+        let registry = spawn(command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()));
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             std::thread::sleep(Duration::from_millis(20));
         }
