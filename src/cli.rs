@@ -277,6 +277,9 @@ pub struct Changed {
     /// What to compare with.
     #[command(flatten)]
     pub base: Base,
+    /// Look at commits only: what is not committed is not searched for
+    #[arg(long)]
+    pub committed: bool,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t)]
     pub format: ChangedFormat,

@@ -1,13 +1,14 @@
 //! Finds app directories: those that the globs name and that hold a manifest.
 //!
 //! The tree is walked in parallel and only where a glob can still match, never into excluded directories, `.git` or
-//! `node_modules`; links to directories are not followed, because git does not either. A directory is read once: its listing
-//! tells whether it is an app, of which generation, and whether it has hooks. No manifest is parsed here.
+//! `node_modules`; links to directories are not followed, because git does not either. A directory is listed only when a glob
+//! reaches further down; of any other it is asked whether it holds a manifest, and of which generation. No manifest is
+//! parsed here.
 
+use crate::files::Files;
 use crate::names::RepoPath;
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use rayon::prelude::*;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 /// Where apps are looked for when nobody says it.
@@ -37,11 +38,12 @@ pub struct Found {
     pub deploy: bool,
 }
 
-/// The apps below `root` that an include glob names and no exclude glob, by path. The error names the directory that could
-/// not be read, or the glob that is none.
-pub fn discover(root: &Path, include: &[String], exclude: &[String]) -> Result<Vec<Found>, String> {
+/// The apps below the directory `base` that an include glob names and no exclude glob, by path. The error names the directory
+/// that could not be read, or the glob that is none.
+pub fn discover(files: &dyn Files, base: &RepoPath, include: &[String], exclude: &[String]) -> Result<Vec<Found>, String> {
     let search = Search {
-        root,
+        files,
+        base,
         include: globs(include)?,
         exclude: globs(exclude)?,
         branches: include.iter().map(|glob| branch(glob)).collect::<Result<_, _>>()?,
@@ -51,10 +53,18 @@ pub fn discover(root: &Path, include: &[String], exclude: &[String]) -> Result<V
     Ok(found)
 }
 
-/// What the directory `dir` below `root` holds; `None` when it is no app or cannot be read.
+/// What the directory `base`/`dir` holds; `None` when it is no app or cannot be read.
 #[must_use]
-pub fn probe(root: &Path, dir: &RepoPath) -> Option<Found> {
-    read(root, dir).ok().and_then(|listing| listing.app(root, dir))
+pub fn probe(files: &dyn Files, base: &RepoPath, dir: &RepoPath) -> Option<Found> {
+    let full = below(base, dir);
+    let compose = COMPOSE_NAMES.into_iter().find(|name| files.is_file(&child(&full, name.as_bytes())));
+    let (manifest, generation, compose) = match compose {
+        _ if files.is_file(&child(&full, CONVOX_NAME.as_bytes())) => (CONVOX_NAME, 2, compose),
+        Some(compose) if names_images(files, &child(&full, compose.as_bytes())) => (compose, 1, None),
+        _ => return None,
+    };
+    let hooks = child(&full, b"deploy");
+    Some(Found { dir: dir.clone(), manifest, generation, compose, deploy: files.is_dir(&hooks) && !files.is_link(&hooks) })
 }
 
 /// A glob for paths: `*` stays within a directory, and a `/` at the end changes nothing.
@@ -64,7 +74,8 @@ pub fn glob(text: &str) -> Result<globset::Glob, String> {
 }
 
 struct Search<'a> {
-    root: &'a Path,
+    files: &'a dyn Files,
+    base: &'a RepoPath,
     include: GlobSet,
     exclude: GlobSet,
     branches: Vec<Branch>,
@@ -78,70 +89,49 @@ struct Branch {
     endless: bool,
 }
 
-struct Listing {
-    files: Vec<String>,
-    dirs: Vec<Vec<u8>>,
-}
-
 impl Search<'_> {
     fn walk(&self, dir: &RepoPath) -> Result<Vec<Found>, String> {
-        let listing = read(self.root, dir)?;
-        let included = if dir.is_root() { None } else { Some(self.include.is_match(lossy(dir))) };
-        let app = included.filter(|included| *included).and_then(|_| listing.app(self.root, dir));
-        let below: Vec<RepoPath> = listing
-            .dirs
-            .iter()
-            .filter(|name| !NEVER.iter().any(|never| never.as_bytes() == name.as_slice()))
-            .map(|name| child(dir, name))
-            .filter(|path| self.may_match(path) && !self.exclude.is_match(lossy(path)))
+        let included = !dir.is_root() && self.include.is_match(lossy(dir));
+        let app = if included { probe(self.files, self.base, dir) } else { None };
+        if !self.may_match(dir, true) {
+            return Ok(app.into_iter().collect());
+        }
+        let full = below(self.base, dir);
+        let listed = self.files.list(&full).map_err(|error| format!("the directory `{full}` cannot be read: {error}"))?;
+        let mut children: Vec<RepoPath> = listed
+            .into_iter()
+            .filter(|entry| entry.is_dir && !NEVER.iter().any(|never| never.as_bytes() == entry.name.as_slice()))
+            .map(|entry| child(dir, &entry.name))
+            .filter(|path| self.may_match(path, false) && !self.exclude.is_match(lossy(path)))
             .collect();
-        let found: Vec<Vec<Found>> = below.par_iter().map(|path| self.walk(path)).collect::<Result<_, _>>()?;
+        children.sort();
+        let found: Vec<Vec<Found>> = children.par_iter().map(|path| self.walk(path)).collect::<Result<_, _>>()?;
         Ok(app.into_iter().chain(found.into_iter().flatten()).collect())
     }
 
-    /// True when the directory, or one below it, can be what a glob names.
-    fn may_match(&self, dir: &RepoPath) -> bool {
+    /// True when a directory can be what a glob names, or (alone when `below`) one below it can.
+    fn may_match(&self, dir: &RepoPath, below: bool) -> bool {
         let parts: Vec<String> = dir.parts().map(|part| String::from_utf8_lossy(part).into_owned()).collect();
         self.branches.iter().any(|branch| {
-            let deep_enough = parts.len() <= branch.parts.len() || branch.endless;
+            let deep_enough = branch.endless || parts.len() + usize::from(below) <= branch.parts.len();
             deep_enough && branch.parts.iter().zip(&parts).all(|(matcher, part)| matcher.is_match(part))
         })
     }
 }
 
-impl Listing {
-    fn app(&self, root: &Path, dir: &RepoPath) -> Option<Found> {
-        let has = |name: &str| self.files.iter().any(|file| file == name);
-        let compose = COMPOSE_NAMES.into_iter().find(|name| has(name));
-        let (manifest, generation, compose) = match compose {
-            _ if has(CONVOX_NAME) => (CONVOX_NAME, 2, compose),
-            Some(compose) if names_images(&dir.under(root).join(compose)) => (compose, 1, None),
-            _ => return None,
-        };
-        Some(Found { dir: dir.clone(), manifest, generation, compose, deploy: self.dirs.iter().any(|name| name == b"deploy") })
-    }
-}
-
 /// True when a compose file says what runs. Some only hold volumes or overrides; a look at the words is enough to tell.
-fn names_images(path: &Path) -> bool {
-    std::fs::read_to_string(path).is_ok_and(|text| text.contains("image:") || text.contains("build:"))
+fn names_images(files: &dyn Files, path: &RepoPath) -> bool {
+    files.text(path).is_ok_and(|text| text.contains("image:") || text.contains("build:"))
 }
 
-fn read(root: &Path, dir: &RepoPath) -> Result<Listing, String> {
-    let path = dir.under(root);
-    let cannot = |error: std::io::Error| format!("the directory `{}` cannot be read: {error}", path.display());
-    let mut listing = Listing { files: Vec::new(), dirs: Vec::new() };
-    for entry in std::fs::read_dir(&path).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        let kind = entry.file_type().map_err(cannot)?;
-        let name = entry.file_name();
-        if kind.is_dir() {
-            listing.dirs.push(name.into_vec());
-        } else if let Some(name) = name.to_str() {
-            listing.files.push(name.to_owned());
-        }
+fn below(base: &RepoPath, dir: &RepoPath) -> RepoPath {
+    if base.is_root() {
+        dir.clone()
+    } else if dir.is_root() {
+        base.clone()
+    } else {
+        child(base, dir.as_bytes())
     }
-    Ok(listing)
 }
 
 fn child(dir: &RepoPath, name: &[u8]) -> RepoPath {
@@ -181,6 +171,7 @@ fn branch(text: &str) -> Result<Branch, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::OnDisk;
 
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -194,7 +185,7 @@ mod tests {
 
     fn found(root: &Path, include: &[&str], exclude: &[&str]) -> Vec<String> {
         let owned = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect::<Vec<_>>();
-        let found = discover(root, &owned(include), &owned(exclude)).unwrap();
+        let found = discover(&OnDisk::new(root), &RepoPath::default(), &owned(include), &owned(exclude)).unwrap();
         found.iter().map(|app| format!("{} {} {}", app.dir, app.manifest, app.generation)).collect()
     }
 
@@ -253,7 +244,7 @@ mod tests {
     fn a_bad_glob_is_named() {
         let dir = tree(&[]);
         assert_eq!(
-            discover(dir.path(), &["a{".to_owned()], &[]).unwrap_err(),
+            discover(&OnDisk::new(dir.path()), &RepoPath::default(), &["a{".to_owned()], &[]).unwrap_err(),
             "`a{` is no glob: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)"
         );
     }
@@ -261,8 +252,8 @@ mod tests {
     #[test]
     fn a_directory_is_probed_with_its_hooks() {
         let dir = tree(&[("x/convox.yml", ""), ("x/compose.yml", "image: y"), ("x/deploy/before_build.sh", "")]);
-        let app = probe(dir.path(), &"x".into()).unwrap();
+        let app = probe(&OnDisk::new(dir.path()), &RepoPath::default(), &"x".into()).unwrap();
         assert_eq!((app.manifest, app.generation, app.compose, app.deploy), (CONVOX_NAME, 2, Some("compose.yml"), true));
-        assert_eq!(probe(dir.path(), &"y".into()), None);
+        assert_eq!(probe(&OnDisk::new(dir.path()), &RepoPath::default(), &"y".into()), None);
     }
 }

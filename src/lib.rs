@@ -12,6 +12,7 @@ pub mod deploy;
 pub mod discovery;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod hooks;
 pub mod journal;
 pub mod lock;

@@ -68,7 +68,7 @@ impl History for Git {
             })?;
             let commit = head.peel_to_commit().map_err(|error| failed("HEAD names no commit", &error))?;
             let branch = head.is_branch().then(|| String::from_utf8_lossy(head.shorthand_bytes()).into_owned());
-            Ok(Head { branch, describe: describe(repo, &commit), source: source(repo), commit: info(&commit)? })
+            Ok(Head { branch, describe: describe(&commit), source: source(repo), commit: info(&commit)? })
         })
     }
 
@@ -168,6 +168,22 @@ impl History for Git {
         })
     }
 
+    fn tree(&self, id: &str) -> Result<Vec<TreeEntry>> {
+        let wrong = |error: git2::Error| failed(format!("tree {id} cannot be read"), &error);
+        self.with(|repo| {
+            let tree = repo.find_object(Oid::from_str(id).map_err(wrong)?, None).and_then(|object| object.peel_to_tree()).map_err(wrong)?;
+            Ok(tree::entries(&tree))
+        })
+    }
+
+    fn blob(&self, id: &str) -> Result<Vec<u8>> {
+        self.with(|repo| match Oid::from_str(id).and_then(|id| repo.find_blob(id)) {
+            Ok(blob) => Ok(blob.content().to_owned()),
+            Err(error) if error.code() == ErrorCode::NotFound => GitCli::at(&self.root).blob(id),
+            Err(error) => Err(failed(format!("object {id} cannot be read"), &error)),
+        })
+    }
+
     fn hash_on_disk(&self, path: &RepoPath) -> Result<Option<TreeEntry>> {
         self.with(|repo| worktree::hash(repo, path))
     }
@@ -230,11 +246,12 @@ fn info(commit: &git2::Commit<'_>) -> Result<CommitInfo> {
     })
 }
 
-fn describe(repo: &Repository, commit: &git2::Commit<'_>) -> String {
+fn describe(commit: &git2::Commit<'_>) -> String {
     let mut options = git2::DescribeOptions::new();
     options.describe_tags().show_commit_oid_as_fallback(true);
     // A clone may hold a tag without the history that leads to it; the short id is what `--always` gives then.
-    repo.describe(&options).and_then(|found| found.format(None)).unwrap_or_else(|_| commit.id().to_string()[..7].to_owned())
+    // Of the commit, not of the repository: for that libgit2 searches the work tree, which takes longer than all the rest.
+    commit.as_object().describe(&options).and_then(|found| found.format(None)).unwrap_or_else(|_| commit.id().to_string()[..7].to_owned())
 }
 
 fn source(repo: &Repository) -> Option<String> {

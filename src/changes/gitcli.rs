@@ -294,6 +294,14 @@ impl History for GitCli {
         }
     }
 
+    fn tree(&self, id: &str) -> Result<Vec<TreeEntry>> {
+        Ok(records(&self.run(&["ls-tree", "-z", "--full-tree", id], &[])?).filter_map(tree_entry).collect())
+    }
+
+    fn blob(&self, id: &str) -> Result<Vec<u8>> {
+        self.run(&["cat-file", "blob", id], &[])
+    }
+
     fn hash_on_disk(&self, path: &RepoPath) -> Result<Option<TreeEntry>> {
         let Some(metadata) = worktree::metadata(&self.root, path)? else { return Ok(None) };
         let full = path.under(&self.root);

@@ -8,6 +8,7 @@
 //! Paths are bytes. Nothing here reads a disk or a repository.
 
 use super::Rule;
+use crate::build::dockerignore::DockerIgnore;
 use crate::config::{App, Config, HookConfig, Pattern, Precision};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -15,13 +16,37 @@ use crate::names::{AppName, RepoPath, ServiceName};
 use crate::yaml::Place;
 use globset::{Candidate, Glob, GlobBuilder, GlobMatcher};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 pub use super::affected::{Affected, Matcher, affected};
 
-/// Tells of a path below a build context that the build cannot see it (`.dockerignore`).
-pub type Unseen = Arc<dyn Fn(&RepoPath) -> bool + Send + Sync>;
+/// What of a build's context the build cannot see: its `.dockerignore`.
+#[derive(Debug, Clone)]
+pub struct Unseen {
+    context: RepoPath,
+    text: Arc<str>,
+    ignore: Arc<DockerIgnore>,
+}
+
+impl Unseen {
+    /// What an ignore file of a context hides. `None` when that is nothing: one that Docker refuses hides nothing either.
+    #[must_use]
+    pub fn new(context: RepoPath, text: &str) -> Option<Self> {
+        let ignore = DockerIgnore::parse(text).ok().filter(|ignore| !ignore.is_empty())?;
+        Some(Self { context, text: text.into(), ignore: Arc::new(ignore) })
+    }
+
+    /// True when the build cannot see a path of the repository that lies in its context.
+    #[must_use]
+    pub fn hides(&self, path: &RepoPath) -> bool {
+        path.below(&self.context).is_some_and(|rest| !rest.is_empty() && self.ignore.is_ignored(rest))
+    }
+
+    /// The context and the ignore file's text, which make another of the same.
+    pub(super) fn parts(&self) -> (&RepoPath, &str) {
+        (&self.context, &self.text)
+    }
+}
 
 /// Which paths a rule means.
 #[derive(Debug, Clone)]
@@ -110,7 +135,7 @@ pub(super) fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// One rule that makes paths an input.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct InputRule {
     /// Which paths.
     pub reach: Reach,
@@ -129,13 +154,7 @@ impl InputRule {
 
     /// True when nothing hides `path` from the rule.
     pub(super) fn sees(&self, path: &RepoPath) -> bool {
-        self.unseen.as_ref().is_none_or(|unseen| !unseen(path))
-    }
-}
-
-impl fmt::Debug for InputRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InputRule").field("reach", &self.reach).field("rule", &self.rule).finish_non_exhaustive()
+        self.unseen.as_ref().is_none_or(|unseen| !unseen.hides(path))
     }
 }
 
@@ -160,6 +179,11 @@ impl Ignores {
     /// Takes the patterns; one that cannot be read is an error with its place.
     pub fn new(patterns: &[Pattern]) -> Result<Self> {
         patterns.iter().map(|pattern| Ok((reach(pattern)?, pattern.clone()))).collect::<Result<_>>().map(Self)
+    }
+
+    /// The patterns, in order.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter().map(|(_, pattern)| pattern)
     }
 
     /// The last pattern that matches `path`; it ignores the path unless it is negated.

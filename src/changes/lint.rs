@@ -115,7 +115,7 @@ impl<'a> Lint<'a> {
 
     /// What a build sees of a read.
     fn seen(&self, read: &'a Read) -> impl Iterator<Item = &'a RepoPath> + use<'a> {
-        self.reached(&read.reach).filter(|path| read.unseen.as_ref().is_none_or(|unseen| !unseen(path)))
+        self.reached(&read.reach).filter(|path| read.unseen.as_ref().is_none_or(|unseen| !unseen.hides(path)))
     }
 
     /// A path as `apps.yaml` writes it.
@@ -208,7 +208,7 @@ impl<'a> Lint<'a> {
         let reads = || self.subject.reads.values().flatten();
         for path in below(self.files, reach.start()).filter(|path| reach.contains(path)) {
             reached.any = true;
-            reached.read = reads().any(|read| read.reach.contains(path) && read.unseen.as_ref().is_none_or(|unseen| !unseen(path)))
+            reached.read = reads().any(|read| read.reach.contains(path) && read.unseen.as_ref().is_none_or(|unseen| !unseen.hides(path)))
                 || self.subject.manifest.files.contains(path)
                 || builds.iter().any(|build| build.dockerfile == *path || build.also_reads.iter().any(|also| path.is_in(also)));
             if reached.read {

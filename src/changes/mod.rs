@@ -6,6 +6,7 @@
 
 pub mod affected;
 pub mod base;
+pub mod committed;
 pub mod description;
 pub mod dockerfile;
 pub mod fingerprint;
@@ -15,6 +16,7 @@ pub mod inputs;
 pub mod lint;
 pub mod near;
 pub mod reads;
+pub mod rulebook;
 pub mod survey;
 mod tree;
 pub mod verdict;
@@ -168,6 +170,12 @@ pub trait History: Send + Sync {
 
     /// A file's content in a commit.
     fn read(&self, commit: &CommitId, path: &RepoPath) -> crate::error::Result<Option<Vec<u8>>>;
+
+    /// What a tree, or a commit's root, holds by object id; the paths are names.
+    fn tree(&self, id: &str) -> crate::error::Result<Vec<TreeEntry>>;
+
+    /// A blob's content by object id.
+    fn blob(&self, id: &str) -> crate::error::Result<Vec<u8>>;
 
     /// The entry a path of the work tree would get if it were committed: mode and object id of what is on disk.
     fn hash_on_disk(&self, path: &RepoPath) -> crate::error::Result<Option<TreeEntry>>;

@@ -80,12 +80,13 @@ fn common(one: &RepoPath, two: &RepoPath) -> usize {
 mod tests {
     use super::*;
     use crate::changes::affected::tests::{app, change, shared};
+    use crate::changes::inputs::Unseen;
 
     #[test]
     fn the_nearest_paths_and_what_kept_them_out() {
         let common = shared(&[".tool-versions"], &["**/*.md"]);
         let mut web = app("web", &["apps/web", "libs/auth/**"], &["apps/web/docs"], &common);
-        web.rules[1].unseen = Some(std::sync::Arc::new(|path: &RepoPath| path.file_name() == "secret"));
+        web.rules[1].unseen = Unseen::new(RepoPath::default(), "**/secret\n");
         let paths: [&[u8]; 8] = [
             b"apps/web/main.rb",
             b"apps/web/README.md",

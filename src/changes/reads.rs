@@ -7,25 +7,24 @@ use super::Rule;
 use super::dockerfile::{self, Origin, SourceRead};
 use super::inputs::{Reach, Read, Unseen, sibling};
 use crate::build::dockerignore::DockerIgnore;
+use crate::files::Files;
 use crate::manifest::{Manifest, ServiceBuild};
 use crate::names::{RepoPath, ServiceName};
 use crate::yaml::Place;
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 
-/// What each built service reads, from the Dockerfiles in the work tree at `root`. A service whose Dockerfile cannot be read
+/// What each built service reads, from its Dockerfile among `files`. A service whose Dockerfile cannot be read
 /// is not among them, so its whole context counts.
 #[must_use]
-pub fn reads_of(manifest: &Manifest, root: &Path) -> BTreeMap<ServiceName, Vec<Read>> {
+pub fn reads_of(manifest: &Manifest, files: &dyn Files) -> BTreeMap<ServiceName, Vec<Read>> {
     let built = manifest.services.iter().filter_map(|service| Some((service, service.build.as_ref()?)));
-    built.filter_map(|(service, build)| Some((service.name.clone(), of_build(build, root)?))).collect()
+    built.filter_map(|(service, build)| Some((service.name.clone(), of_build(build, files)?))).collect()
 }
 
-fn of_build(build: &ServiceBuild, root: &Path) -> Option<Vec<Read>> {
-    let text = std::fs::read_to_string(build.dockerfile.under(root)).ok()?;
+fn of_build(build: &ServiceBuild, files: &dyn Files) -> Option<Vec<Read>> {
+    let text = files.text(&build.dockerfile).ok()?;
     let found = dockerfile::reads(&text, &build.image.args);
-    let unseen = unseen(build, root);
+    let unseen = unseen(build, files);
     let read = |reach: Reach, text: String, line: usize| {
         let place = Place { file: build.dockerfile.to_string(), line, column: 1 };
         Read { reach, text, place, unseen: unseen.clone() }
@@ -37,7 +36,7 @@ fn of_build(build: &ServiceBuild, root: &Path) -> Option<Vec<Read>> {
     // A named context is an input as a whole (`also_reads`); stages and images read nothing here.
     let sources = found.sources.iter().filter(|source| source.from == Origin::Context);
     let one = |source: &SourceRead| match reach(&build.context, &source.pattern) {
-        Some((path, reach)) if !has_link(root, &build.context, &path) => read(reach, path.to_string(), source.line),
+        Some((path, reach)) if !has_link(files, &build.context, &path) => read(reach, path.to_string(), source.line),
         Some(_) => whole(source.line, "a link leads elsewhere"),
         None => whole(source.line, "its pattern is not understood"),
     };
@@ -58,17 +57,16 @@ fn reach(context: &RepoPath, pattern: &str) -> Option<(RepoPath, Reach)> {
 }
 
 /// True when a directory on the way from the context to `path`, or `path` itself, is a link: what it leads to is read.
-fn has_link(root: &Path, context: &RepoPath, path: &RepoPath) -> bool {
-    let from = context.under(root);
-    let full = path.under(root);
-    full.ancestors().take_while(|at| **at != *from).any(Path::is_symlink)
+fn has_link(files: &dyn Files, context: &RepoPath, path: &RepoPath) -> bool {
+    let above = std::iter::successors(Some(path.clone()), |path| (!path.is_root()).then(|| path.parent()));
+    above.take_while(|at| at != context).any(|at| files.is_link(&at))
 }
 
 /// The ignore file a build obeys, with its text: the Dockerfile's own one before the context's.
 #[must_use]
-pub fn ignore_file(build: &ServiceBuild, root: &Path) -> Option<(RepoPath, String)> {
+pub fn ignore_file(build: &ServiceBuild, files: &dyn Files) -> Option<(RepoPath, String)> {
     let both = [sibling(&build.dockerfile), build.context.join(".dockerignore")];
-    both.into_iter().flatten().find_map(|file| Some((file.clone(), std::fs::read_to_string(file.under(root)).ok()?)))
+    both.into_iter().flatten().find_map(|file| Some((file.clone(), files.text(&file).ok()?)))
 }
 
 /// The pattern of an ignore file that hides a path of the repository from a build of its context.
@@ -89,19 +87,15 @@ pub fn hiding(build: &ServiceBuild, file: &RepoPath, text: &str, path: &RepoPath
 
 /// The pattern that hides a path from one of an app's builds.
 #[must_use]
-pub fn hidden_by(manifest: &Manifest, root: &Path, path: &RepoPath) -> Option<Rule> {
+pub fn hidden_by(manifest: &Manifest, files: &dyn Files, path: &RepoPath) -> Option<Rule> {
     manifest.services.iter().filter_map(|service| service.build.as_ref()).find_map(|build| {
-        let (file, text) = ignore_file(build, root)?;
+        let (file, text) = ignore_file(build, files)?;
         hiding(build, &file, &text, path)
     })
 }
 
-/// What `.dockerignore` hides. One that Docker refuses hides nothing.
-fn unseen(build: &ServiceBuild, root: &Path) -> Option<Unseen> {
-    let (_, text) = ignore_file(build, root)?;
-    let ignore = DockerIgnore::parse(&text).ok().filter(|ignore| !ignore.is_empty())?;
-    let context = build.context.clone();
-    Some(Arc::new(move |path: &RepoPath| path.below(&context).is_some_and(|rest| !rest.is_empty() && ignore.is_ignored(rest))))
+fn unseen(build: &ServiceBuild, files: &dyn Files) -> Option<Unseen> {
+    Unseen::new(build.context.clone(), &ignore_file(build, files)?.1)
 }
 
 #[cfg(test)]
@@ -109,6 +103,8 @@ mod tests {
     use super::*;
     use crate::changes::inputs::tests::{app, manifest};
     use crate::changes::inputs::{Shared, inputs_of};
+    use crate::files::OnDisk;
+    use std::sync::Arc;
 
     /// The paths of `asked` that are inputs of `apps/web`, whose image is built from the repository's root.
     fn inputs(dockerfile: Option<&str>, ignore: &str, asked: &[&str]) -> Vec<String> {
@@ -120,7 +116,7 @@ mod tests {
         }
         std::fs::write(root.path().join(".dockerignore"), ignore).unwrap();
         let manifest = manifest("", "Dockerfile", &[]);
-        let reads = reads_of(&manifest, root.path());
+        let reads = reads_of(&manifest, &OnDisk::new(root.path()));
         let inputs = inputs_of(&app(), &Arc::new(Shared::default()), Some(&manifest), &reads).unwrap();
         asked.iter().filter(|path| inputs.contain(&RepoPath::from(**path))).map(|path| (*path).to_owned()).collect()
     }

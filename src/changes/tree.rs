@@ -95,6 +95,16 @@ pub(super) fn files(repo: &Repository, root: &Tree<'_>, dir: &RepoPath) -> Resul
     Ok(found)
 }
 
+/// What a tree holds; the paths are names.
+pub(super) fn entries(tree: &Tree<'_>) -> Vec<TreeEntry> {
+    let entry = |entry: git2::TreeEntry<'_>| TreeEntry {
+        path: RepoPath::from_git(entry.name_bytes()),
+        mode: u32::try_from(entry.filemode()).unwrap_or_default(),
+        id: entry.id().to_string(),
+    };
+    tree.iter().map(entry).collect()
+}
+
 /// Calls `seen` for the entry at `path`, or for everything below it when it is a tree.
 fn every(repo: &Repository, entry: &Entry, path: &mut Vec<u8>, seen: &mut dyn FnMut(&[u8], &Entry)) -> Result<()> {
     if !entry.is_tree() {

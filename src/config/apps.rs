@@ -7,7 +7,7 @@ use super::file;
 use super::nearest::known;
 use super::resolve::{At, Loading};
 use super::settings::{build_config, check_settings, hooks};
-use super::{App, RackConfig, Timeouts, UsedPattern, digest, sets, targets};
+use super::{App, Discover, RackConfig, Timeouts, UsedPattern, digest, sets, targets};
 use crate::discovery::{self, DEFAULT_INCLUDE, Found};
 use crate::names::{AppName, RackName, RepoPath};
 use crate::registry::CreateOptions;
@@ -44,7 +44,7 @@ pub(super) fn apps<'a>(
     create: Option<&CreateOptions>,
 ) -> Vec<App> {
     let found = discover(loading);
-    let drafts = drafts(loading, repository, found);
+    let drafts = drafts(loading, found);
     let at = loading.at(&["defaults"]);
     check_settings(loading, &loading.file.defaults.build, loading.file.defaults.repository.as_deref(), &at);
     let timeouts = loading.timeouts(Timeouts::default(), &loading.file.defaults.timeouts, &at.key("timeouts"));
@@ -58,15 +58,20 @@ pub(super) fn apps<'a>(
     apps
 }
 
-/// The directories that hold apps, with the place of the glob that names each.
-fn discover(loading: &mut Loading<'_>) -> Vec<(Found, Option<Place>)> {
-    let at = loading.at(&["discover"]);
-    let written = loading.file.discover.as_ref();
-    let include: Vec<String> = match written.and_then(|discover| discover.include.as_ref()) {
+/// Where the file, or the lack of one, lets apps be looked for.
+pub(super) fn globs(file: &file::File) -> Discover {
+    let written = file.discover.as_ref();
+    let include = match written.and_then(|discover| discover.include.as_ref()) {
         Some(include) => include.clone(),
         None => DEFAULT_INCLUDE.iter().map(|glob| (*glob).to_owned()).collect(),
     };
-    let exclude = written.map(|discover| discover.exclude.clone()).unwrap_or_default();
+    Discover { include, exclude: written.map(|discover| discover.exclude.clone()).unwrap_or_default() }
+}
+
+/// The directories that hold apps, with the place of the glob that names each.
+fn discover(loading: &mut Loading<'_>) -> Vec<(Found, Option<Place>)> {
+    let at = loading.at(&["discover"]);
+    let Discover { include, exclude } = globs(loading.file);
     let before = loading.problems.len();
     for (key, globs) in [("include", &include), ("exclude", &exclude)] {
         for (index, glob) in globs.iter().enumerate() {
@@ -82,7 +87,7 @@ fn discover(loading: &mut Loading<'_>) -> Vec<(Found, Option<Place>)> {
     if loading.problems.len() > before {
         return Vec::new();
     }
-    let found = match discovery::discover(loading.root, &include, &exclude) {
+    let found = match discovery::discover(loading.files, loading.prefix, &include, &exclude) {
         Ok(found) => found,
         Err(error) => {
             loading.problem(&at, error, "make it readable, or leave it out with `discover.exclude`");
@@ -100,7 +105,7 @@ fn discover(loading: &mut Loading<'_>) -> Vec<(Found, Option<Place>)> {
 }
 
 /// Brings found directories and written entries together.
-fn drafts<'a>(loading: &mut Loading<'a>, repository: &Path, found: Vec<(Found, Option<Place>)>) -> Vec<Draft<'a>> {
+fn drafts<'a>(loading: &mut Loading<'a>, found: Vec<(Found, Option<Place>)>) -> Vec<Draft<'a>> {
     let mut unclaimed: BTreeMap<RepoPath, (Found, Option<Place>)> = BTreeMap::new();
     let mut by_name: BTreeMap<String, Vec<RepoPath>> = BTreeMap::new();
     for (found, place) in found {
@@ -131,7 +136,7 @@ fn drafts<'a>(loading: &mut Loading<'a>, repository: &Path, found: Vec<(Found, O
         }
         let found = match unclaimed.remove(&dir) {
             Some((found, _)) => found,
-            None => match manifest(loading, repository, &dir, key, written, &at) {
+            None => match manifest(loading, &dir, key, written, &at) {
                 Some(found) => found,
                 None => continue,
             },
@@ -201,18 +206,18 @@ fn directory(
 }
 
 /// The manifest of an entry that discovery did not find.
-fn manifest(loading: &mut Loading<'_>, repository: &Path, dir: &RepoPath, key: &str, written: &file::App, at: &At<'_>) -> Option<Found> {
+fn manifest(loading: &mut Loading<'_>, dir: &RepoPath, key: &str, written: &file::App, at: &At<'_>) -> Option<Found> {
     let place = if written.path.is_some() { at.key("path") } else { at.clone() };
-    if !dir.under(repository).is_dir() {
+    if !loading.files.is_dir(dir) {
         loading.problem(&place, format!("the directory `{dir}` of app `{key}` does not exist"), "correct it, or take the app away");
         return None;
     }
-    if let Some(found) = discovery::probe(repository, dir) {
+    if let Some(found) = discovery::probe(loading.files, &RepoPath::default(), dir) {
         return Some(found);
     }
     if written.manifest.is_some() {
         // Whether the file exists is checked with the other settings.
-        let deploy = dir.under(repository).join("deploy").is_dir();
+        let deploy = dir.join("deploy").is_some_and(|deploy| loading.files.is_dir(&deploy));
         return Some(Found { dir: dir.clone(), manifest: discovery::CONVOX_NAME, generation: 2, compose: None, deploy });
     }
     let help = "add a `convox.yml` or a `docker-compose.yml` with an image, or name the manifest with `manifest`";
@@ -263,7 +268,7 @@ fn app<'a>(loading: &mut Loading<'a>, common: &Common<'_>, draft: &Draft<'a>, na
     let ignore = loading.patterns(&entry.ignore, &at.key("ignore"), &inside, true);
     let (manifest, generation) = match &entry.manifest {
         Some(manifest) => {
-            existing(loading, common.repository, draft, manifest, &at.key("manifest"));
+            existing(loading, draft, manifest, &at.key("manifest"));
             (manifest.clone(), if manifest.contains("compose") { 1 } else { 2 })
         }
         None => (draft.found.manifest.to_owned(), draft.found.generation),
@@ -272,7 +277,7 @@ fn app<'a>(loading: &mut Loading<'a>, common: &Common<'_>, draft: &Draft<'a>, na
     let repository = entry.repository.as_ref().or(defaults.repository.as_ref()).or(file.registry.repository.as_ref()).cloned();
     let compose = match &entry.compose {
         Some(compose) => {
-            existing(loading, common.repository, draft, compose, &at.key("compose"));
+            existing(loading, draft, compose, &at.key("compose"));
             if generation == 1 {
                 let help = "take it away, or name a `convox.yml` as `manifest`";
                 loading.problem(&at.key("compose"), format!("the manifest of app `{}` is a compose file itself", draft.name), help);
@@ -286,7 +291,7 @@ fn app<'a>(loading: &mut Loading<'a>, common: &Common<'_>, draft: &Draft<'a>, na
     let immutable = common.create.is_some_and(|create| create.immutable);
     App {
         targets: targets::targets(loading, common, draft, entry, &at, timeouts),
-        hooks: hooks(loading, common.repository, draft, &defaults.hooks, &entry.hooks, &at),
+        hooks: hooks(loading, draft, &defaults.hooks, &entry.hooks, &at),
         build: build_config(&defaults.build, &entry.build, &draft.dir.under(common.repository), timeouts),
         digest: digest::digest(loading.raw, draft.raw, &draft.dir),
         name: draft.name.clone(),
@@ -308,10 +313,10 @@ fn app<'a>(loading: &mut Loading<'a>, common: &Common<'_>, draft: &Draft<'a>, na
 }
 
 /// Checks that a file an app names is there.
-pub(super) fn existing(loading: &mut Loading<'_>, repository: &Path, draft: &Draft<'_>, file: &str, at: &At<'_>) -> bool {
+pub(super) fn existing(loading: &mut Loading<'_>, draft: &Draft<'_>, file: &str, at: &At<'_>) -> bool {
     match draft.dir.join(file) {
         None => loading.problem(at, format!("`{file}` leaves the repository"), "name a file of the app's directory"),
-        Some(path) if path.under(repository).is_file() => return true,
+        Some(path) if loading.files.is_file(&path) => return true,
         Some(path) => {
             let message = format!("the file `{path}` that app `{}` names does not exist", draft.name);
             loading.problem(at, message, "it is looked for in the app's directory; correct the name, or add the file");

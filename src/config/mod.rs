@@ -27,7 +27,7 @@ pub mod values;
 pub use digest::digests;
 pub use explain::{Resolved, Source, explain};
 pub use file::schema;
-pub use load::{FILE_NAME, load};
+pub use load::{FILE_NAME, load, load_from, locate};
 pub use removed::{Removed, removed};
 pub use select::{Selected, select};
 
@@ -58,6 +58,8 @@ pub struct Config {
     pub text: String,
     /// The racks, by name.
     pub racks: BTreeMap<RackName, RackConfig>,
+    /// Where apps are looked for: globs of directories, relative to `root`.
+    pub discover: Discover,
     /// Patterns that are every app's input; relative to the repository.
     pub global: Vec<Pattern>,
     /// Patterns that are no app's input; last match wins, `!` re-includes.
@@ -72,6 +74,15 @@ pub struct Config {
     pub jobs: Option<String>,
     /// What the seed script's variables say.
     pub seed: Seed,
+}
+
+/// Which directories are looked at for apps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Discover {
+    /// Globs that name them.
+    pub include: Vec<String>,
+    /// Globs of those that are left out.
+    pub exclude: Vec<String>,
 }
 
 /// The seed script's variables that are not about one app.

@@ -2,9 +2,10 @@
 
 use super::check::{Variables, check};
 use super::digest::Entries;
-use super::{Config, file, load, targets};
-use crate::discovery::{self, DEFAULT_INCLUDE};
+use super::{Config, Discover, apps, file, load, targets};
+use crate::discovery;
 use crate::error::Result;
+use crate::files::Files;
 use crate::names::{AppName, RackName, RepoPath};
 use globset::GlobMatcher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ pub struct Removed {
 ///
 /// `emptied` are the directories that held a manifest then and do not now. An app that goes on under its name in another
 /// directory has moved and is not gone. A text that cannot be read is an error.
-pub fn removed(config: &Config, text: &str, emptied: &BTreeSet<RepoPath>) -> Result<Vec<Removed>> {
+pub fn removed(config: &Config, files: &dyn Files, text: &str, emptied: &BTreeSet<RepoPath>) -> Result<Vec<Removed>> {
     let name = config.file.as_ref().map(ToString::to_string).unwrap_or_else(|| load::FILE_NAME.to_owned());
     let document = load::parse(&name, text)?;
     let checked = check(&document, Variables::Keep);
@@ -50,7 +51,7 @@ pub fn removed(config: &Config, text: &str, emptied: &BTreeSet<RepoPath>) -> Res
     let mut found: BTreeSet<RepoPath> = emptied.iter().filter(|dir| globs.find(dir, &config.prefix)).cloned().collect();
     if text != config.text {
         // What is still there, and is no longer looked for.
-        let still = discovery::discover(&config.root, &globs.written, &globs.written_exclude).unwrap_or_default();
+        let still = discovery::discover(files, &config.prefix, &globs.written, &globs.written_exclude).unwrap_or_default();
         found.extend(still.into_iter().filter_map(|found| config.prefix.join(&found.dir.to_string())));
     }
     for dir in found {
@@ -71,12 +72,7 @@ struct Globs {
 
 impl Globs {
     fn of(file: &file::File) -> Self {
-        let discover = file.discover.as_ref();
-        let written = match discover.and_then(|discover| discover.include.clone()) {
-            Some(include) => include,
-            None => DEFAULT_INCLUDE.iter().map(|glob| (*glob).to_owned()).collect(),
-        };
-        let written_exclude = discover.map(|discover| discover.exclude.clone()).unwrap_or_default();
+        let Discover { include: written, exclude: written_exclude } = apps::globs(file);
         let compile = |globs: &[String]| {
             globs.iter().filter_map(|glob| discovery::glob(glob).ok()).map(|glob| glob.compile_matcher()).collect::<Vec<_>>()
         };

@@ -8,6 +8,7 @@ use super::interpolate::interpolate;
 use super::nearest::known;
 use super::values::Span;
 use super::{Config, Lazy, LazySecret, Pattern, RackConfig, RegistrySettings, Timeouts, apps, sets};
+use crate::files::Files;
 use crate::names::{RackName, RepoPath, Repository};
 use crate::rack::Deliver;
 use crate::registry::CreateOptions;
@@ -25,10 +26,13 @@ pub(super) struct Loading<'a> {
     pub file: &'a File,
     /// As written, for digests.
     pub raw: &'a File,
+    /// The repository's files.
+    pub files: &'a dyn Files,
     /// The directory of the file.
     pub root: &'a Path,
     /// The same, in the repository.
     pub prefix: &'a RepoPath,
+    /// For what is read later: hosts and passwords of racks.
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Top-level keys whose value is missing because it was wrong.
     pub damaged: BTreeSet<String>,
@@ -133,6 +137,7 @@ impl<'a> Loading<'a> {
             file: Some(path),
             text: self.document.text.clone(),
             racks,
+            discover: apps::globs(self.file),
             global,
             ignore,
             unowned: self.file.unowned.unwrap_or_default(),
@@ -306,7 +311,9 @@ impl<'a> Loading<'a> {
     pub(super) fn leaf_word(&mut self, leaf: &sets::Leaf<'_>, list: &At<'a>) -> bool {
         let path = leaf.word.contains(['/', '*', '.', '?', '[', '{']);
         let paths_only = leaf.set.is_some_and(|(_, keys)| keys == ["paths"]);
-        if !leaf.only_set && (path || paths_only || leaf.word.is_empty() || self.root.join(leaf.word).exists()) {
+        if !leaf.only_set
+            && (path || paths_only || leaf.word.is_empty() || self.prefix.join(leaf.word).is_some_and(|path| self.files.exists(&path)))
+        {
             return true;
         }
         if !self.damaged.contains("shared") {

@@ -63,7 +63,6 @@ pub(super) fn over<'m, V>(below: &'m BTreeMap<String, V>, above: &'m BTreeMap<St
 /// The hooks: named ones have to exist, the usual files count where they do.
 pub(super) fn hooks(
     loading: &mut Loading<'_>,
-    repository: &Path,
     draft: &Draft<'_>,
     defaults: &file::Hooks,
     own: &file::Hooks,
@@ -84,14 +83,14 @@ pub(super) fn hooks(
                 hooks.insert(kind, HookConfig::Command(command.clone()));
             }
             Some(file::Hook::File(path)) => {
-                let there = existing(loading, repository, draft, path, &place);
+                let there = existing(loading, draft, path, &place);
                 if there {
                     hooks.insert(kind, HookConfig::File { path: path.clone(), named: true });
                 }
             }
             None if draft.found.deploy => {
                 let path = format!("deploy/{}.sh", kind.name());
-                if draft.dir.under(repository).join(&path).exists() {
+                if draft.dir.join(&path).is_some_and(|path| loading.files.exists(&path)) {
                     hooks.insert(kind, HookConfig::File { path, named: false });
                 }
             }

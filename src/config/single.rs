@@ -9,6 +9,7 @@ use super::values::Ordered;
 use super::{App, Config};
 use crate::discovery::{self, COMPOSE_NAMES, CONVOX_NAME};
 use crate::error::{Error, Result};
+use crate::files::Files;
 use crate::names::{AppName, RackName, RepoPath};
 use crate::yaml::Document;
 use std::collections::BTreeSet;
@@ -19,11 +20,11 @@ use std::path::Path;
 const ENVIRONMENT: &str = "environment";
 
 /// The configuration of the app in `here`.
-pub(super) fn config(here: &Path, repository: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
+pub(super) fn config(files: &dyn Files, here: &Path, repository: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
     let value = |name: &str| env(name).filter(|value| !value.is_empty());
     let dir = here.strip_prefix(repository).map(|dir| RepoPath::from_git(dir.as_os_str().as_bytes())).unwrap_or_default();
     let compose = value("DOCKER_COMPOSE");
-    let found = discovery::probe(repository, &dir);
+    let found = discovery::probe(files, &RepoPath::default(), &dir);
     let generation = match (value("APP_GEN").as_deref(), &found, &compose) {
         (Some("1"), ..) => 1,
         (Some("2"), ..) => 2,
@@ -38,7 +39,8 @@ pub(super) fn config(here: &Path, repository: &Path, env: &dyn Fn(&str) -> Optio
             return Err(Error::config(message).hint(hint));
         }
     };
-    let compose = compose.or_else(|| COMPOSE_NAMES.into_iter().find(|name| here.join(name).is_file()).map(str::to_owned));
+    let compose = compose
+        .or_else(|| COMPOSE_NAMES.into_iter().find(|name| dir.join(name).is_some_and(|path| files.is_file(&path))).map(str::to_owned));
     let (manifest, compose) = match generation {
         1 => (compose.unwrap_or_else(|| COMPOSE_NAMES[0].to_owned()), None),
         _ => (CONVOX_NAME.to_owned(), compose),
@@ -77,6 +79,7 @@ pub(super) fn config(here: &Path, repository: &Path, env: &dyn Fn(&str) -> Optio
         document: &document,
         file: &file,
         raw: &file,
+        files,
         root: here,
         prefix: &dir,
         env,

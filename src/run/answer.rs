@@ -4,9 +4,8 @@
 //! never renamed or taken away, within one [`VERSION`].
 
 use super::compare::is_changed;
-use super::read::Judged;
 use crate::changes::near::{Miss, Missed};
-use crate::changes::verdict::{Reason, Verdict};
+use crate::changes::verdict::{Decision, Reason, Verdict};
 use crate::changes::{Change, ChangeKind, CommitInfo, Head, Rule};
 use crate::config::Removed;
 use crate::names::{AppName, CommitId, RackName, RepoPath};
@@ -194,14 +193,13 @@ pub(super) struct WhatIfApp<'a> {
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn new(judged: &'a Judged, near: &'a [Miss]) -> Self {
-        let decision = &judged.decision;
+    pub(super) fn new(target: &'a crate::names::Target, decision: &'a Decision, near: &'a [Miss]) -> Self {
         let base = decision.base.as_ref().zip(decision.base_source.as_ref());
         Self {
-            target: judged.target.to_string(),
-            app: &judged.target.app,
-            rack: &judged.target.rack,
-            changed: is_changed(judged),
+            target: target.to_string(),
+            app: &target.app,
+            rack: &target.rack,
+            changed: is_changed(decision),
             verdict: decision.verdict.word(),
             refusal: match &decision.verdict {
                 Verdict::Refused { why } => Some(why.to_string()),

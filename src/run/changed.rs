@@ -2,9 +2,11 @@
 
 use super::answer::{self, Gone, VERSION};
 use super::compare::{Comparison, compare, is_changed, removed};
-use super::read;
-use crate::changes::Change;
+use super::world::Env;
+use super::{read, rules};
 use crate::changes::near::{Miss, Missed};
+use crate::changes::verdict::Decision;
+use crate::changes::{Change, Head};
 use crate::cli::{Changed, ChangedFormat, Global};
 use crate::config::Removed;
 use crate::error::{Error, Result};
@@ -14,49 +16,84 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+/// What there is to tell.
+pub(super) struct Answer {
+    /// The commit that is checked out.
+    head: Head,
+    env: Env,
+    /// Every target with its verdict.
+    pub(super) targets: Vec<(Target, Decision)>,
+    /// The changed apps.
+    pub(super) names: BTreeSet<AppName>,
+    /// Apps that were there at a base and are gone.
+    gone: Vec<(Removed, CommitId)>,
+    /// Changes that no app owns, committed since any of the bases or not.
+    pub(super) unowned: BTreeSet<Change>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Answer {
+    /// Verdicts alone.
+    pub(super) fn new(head: Head, env: Env, targets: Vec<(Target, Decision)>) -> Self {
+        let names = targets.iter().filter(|(_, decision)| is_changed(decision)).map(|(target, _)| target.app.clone()).collect();
+        Self { head, env, targets, names, gone: Vec::new(), unowned: BTreeSet::new(), notes: Vec::new() }
+    }
+}
+
+/// Answers without asking a rack, and without reading everything; `None` when that does not do.
+pub(super) fn offline(global: &Global, args: &Changed) -> Result<Option<u8>> {
+    rules::answer(global, args)?.map(|answer| tell(&answer, global, args)).transpose()
+}
+
 /// Answers on standard output; with `--exit-code` 1 says that something changed.
 pub(super) async fn changed(global: &Global, args: &Changed) -> Result<u8> {
-    let comparison = compare(global, &args.selection, &args.base).await?;
+    let Comparison { world, judgement, .. } = compare(global, &args.selection, &args.base, args.committed).await?;
     // Who asks for some apps gets those: a name that is no app's any more has been refused already.
     let gone = if args.selection.apps.is_empty() && args.selection.racks.is_empty() {
-        tokio::task::block_in_place(|| removed(&comparison.world, &comparison.judgement))?
+        tokio::task::block_in_place(|| removed(&world, &judgement))?
     } else {
         Vec::new()
     };
-    let judgement = &comparison.judgement;
-    let names: BTreeSet<&AppName> = judgement.targets.iter().filter(|judged| is_changed(judged)).map(|judged| &judged.target.app).collect();
+    let committed = judgement.compared.values().flat_map(|compared| &compared.affected.unowned);
+    let unowned = committed.chain(&judgement.dirty_paths.unowned).cloned().collect();
+    let targets = judgement.targets.into_iter().map(|judged| (judged.target, judged.decision)).collect();
+    let answer = Answer { gone, unowned, notes: judgement.notes, ..Answer::new(world.head, world.env, targets) };
+    tell(&answer, global, args)
+}
+
+fn tell(answer: &Answer, global: &Global, args: &Changed) -> Result<u8> {
     match args.format {
         ChangedFormat::Text => {
-            for note in &judgement.notes {
+            for note in &answer.notes {
                 eprintln!("note: {note}");
             }
-            super::print(&text(&comparison, &gone, global.verbose))?;
+            super::print(&text(answer, global.verbose))?;
         }
         ChangedFormat::Names => {
-            let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+            let lines: String = answer.names.iter().map(|name| format!("{name}\n")).collect();
             super::print(&lines)?;
         }
-        ChangedFormat::Json => drop(super::print(&format!("{:#}\n", report(&comparison, &gone, &names)))?),
-        ChangedFormat::Matrix => drop(super::print(&format!("{}\n", matrix(&comparison)))?),
+        ChangedFormat::Json => drop(super::print(&format!("{:#}\n", report(answer)))?),
+        ChangedFormat::Matrix => drop(super::print(&format!("{}\n", matrix(answer)))?),
     }
-    tell_github(&comparison, &names)?;
-    Ok(u8::from(args.exit_code && !names.is_empty()))
+    tell_github(answer)?;
+    Ok(u8::from(args.exit_code && !answer.names.is_empty()))
 }
 
 /// What GitHub's `fromJSON` makes a job matrix of: one job per changed target.
-fn matrix(comparison: &Comparison) -> Value {
-    let changed = comparison.judgement.targets.iter().filter(|judged| is_changed(judged));
+fn matrix(answer: &Answer) -> Value {
+    let changed = answer.targets.iter().filter(|(_, decision)| is_changed(decision));
     let include: Vec<Value> =
-        changed.map(|judged| json!({"app": judged.target.app, "rack": judged.target.rack, "target": judged.target.to_string()})).collect();
+        changed.map(|(target, _)| json!({"app": target.app, "rack": target.rack, "target": target.to_string()})).collect();
     json!({ "include": include })
 }
 
 /// The outputs of a GitHub Actions step: `affected`, a JSON list of app names; `matrix`; `any`.
-fn tell_github(comparison: &Comparison, names: &BTreeSet<&AppName>) -> Result<()> {
-    let env = |name: &str| (comparison.world.env)(name).filter(|value| !value.is_empty());
+fn tell_github(answer: &Answer) -> Result<()> {
+    let env = |name: &str| (answer.env)(name).filter(|value| !value.is_empty());
     let (Some("true"), Some(path)) = (env("GITHUB_ACTIONS").as_deref(), env("GITHUB_OUTPUT")) else { return Ok(()) };
     // Names and JSON in one line hold no line feed, so the simple form does.
-    let text = format!("affected={}\nmatrix={}\nany={}\n", json!(names), matrix(comparison), !names.is_empty());
+    let text = format!("affected={}\nmatrix={}\nany={}\n", json!(answer.names), matrix(answer), !answer.names.is_empty());
     std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -65,29 +102,21 @@ fn tell_github(comparison: &Comparison, names: &BTreeSet<&AppName>) -> Result<()
         .map_err(|error| Error::failed(format!("`GITHUB_OUTPUT` names `{path}`, which cannot be written")).because(error))
 }
 
-/// Changes that no app owns, committed since any of the bases or not.
-fn unowned(comparison: &Comparison) -> BTreeSet<&Change> {
-    let judgement = &comparison.judgement;
-    let committed = judgement.compared.values().flat_map(|compared| &compared.affected.unowned);
-    committed.chain(&judgement.dirty_paths.unowned).collect()
-}
-
 /// A block per target: verdict, base, reasons; the nearest misses of what is left alone.
-fn text(comparison: &Comparison, gone: &[(Removed, CommitId)], verbose: bool) -> String {
-    let judgement = &comparison.judgement;
-    let lost: Vec<(String, &CommitId)> = gone.iter().flat_map(|(app, base)| targets(app).map(move |target| (target, base))).collect();
-    let names = judgement.targets.iter().map(|judged| judged.target.to_string()).chain(lost.iter().map(|(target, _)| target.clone()));
+fn text(answer: &Answer, verbose: bool) -> String {
+    let lost: Vec<(String, &CommitId)> =
+        answer.gone.iter().flat_map(|(app, base)| targets(app).map(move |target| (target, base))).collect();
+    let names = answer.targets.iter().map(|(target, _)| target.to_string()).chain(lost.iter().map(|(target, _)| target.clone()));
     let width = names.map(|name| name.len()).max().unwrap_or(0);
     let mut out = String::new();
-    for judged in &judgement.targets {
-        let decision = &judged.decision;
-        let word = if is_changed(judged) { "changed" } else { decision.verdict.word() };
+    for (target, decision) in &answer.targets {
+        let word = if is_changed(decision) { "changed" } else { decision.verdict.word() };
         let base = match (&decision.base, &decision.base_source) {
             (Some(base), Some(source)) => format!("  since {} ({source})", base.short()),
             _ => String::new(),
         };
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{:width$}  {word}{base}", judged.target);
+        let _ = writeln!(out, "{:width$}  {word}{base}", target);
         let reasons = read::reasons(decision);
         let shown = if verbose { reasons.len() } else { 3 };
         for reason in reasons.iter().take(shown) {
@@ -106,7 +135,7 @@ fn text(comparison: &Comparison, gone: &[(Removed, CommitId)], verbose: bool) ->
         let _ = writeln!(out, "{target:width$}  removed  since {} (nothing is done to the rack)", base.short());
     }
     if verbose {
-        for change in unowned(comparison) {
+        for change in &answer.unowned {
             let _ = writeln!(out, "unowned: {} {}", change.kind, change.path);
         }
     }
@@ -120,24 +149,24 @@ fn targets(app: &Removed) -> impl Iterator<Item = String> {
     on.chain(alone)
 }
 
-fn report(comparison: &Comparison, gone: &[(Removed, CommitId)], names: &BTreeSet<&AppName>) -> Value {
-    let Comparison { world, judgement, .. } = comparison;
-    let near: Vec<Vec<Miss>> = judgement
+fn report(answer: &Answer) -> Value {
+    let near: Vec<Vec<Miss>> = answer
         .targets
         .iter()
-        .map(|judged| {
-            let near = judged.decision.near.iter();
+        .map(|(_, decision)| {
+            let near = decision.near.iter();
             near.map(|near| Miss { change: near.change.clone(), why: Missed::Ignored(near.rule.clone()) }).collect()
         })
         .collect();
+    let targets = answer.targets.iter().zip(&near);
     json!(answer::Changed {
         version: VERSION,
-        head: &world.head,
-        any: !names.is_empty(),
-        affected: names.clone(),
-        targets: judgement.targets.iter().zip(&near).map(|(judged, near)| answer::Target::new(judged, near)).collect(),
-        removed: gone.iter().map(|(app, base)| Gone::new(app, base)).collect(),
-        unowned: unowned(comparison).into_iter().collect(),
-        notes: &judgement.notes,
+        head: &answer.head,
+        any: !answer.names.is_empty(),
+        affected: answer.names.iter().collect(),
+        targets: targets.map(|((target, decision), near)| answer::Target::new(target, decision, near)).collect(),
+        removed: answer.gone.iter().map(|(app, base)| Gone::new(app, base)).collect(),
+        unowned: answer.unowned.iter().collect(),
+        notes: &answer.notes,
     })
 }

@@ -1,10 +1,10 @@
 //! The comparison behind `changed` and `why`: with what runs on the racks or, when none can be asked, with a base.
 
-use super::read::{self, AllLive, Ask, Found, Judged, Judgement};
+use super::read::{self, AllLive, Ask, Found, Judgement};
 use super::world::World;
 use crate::changes::ChangeKind;
-use crate::changes::base::Choice;
-use crate::changes::verdict::Verdict;
+use crate::changes::base::{self, Choice};
+use crate::changes::verdict::{Decision, Verdict};
 use crate::cli::{Base, Global, Selection};
 use crate::config::{self, Removed};
 use crate::discovery::{COMPOSE_NAMES, CONVOX_NAME};
@@ -19,10 +19,11 @@ pub(super) struct Comparison {
     pub(super) judgement: Judgement,
 }
 
-/// Judges the selected targets. Nothing is refused here: what is not committed, diverged or held is an answer, too.
-pub(super) async fn compare(global: &Global, selection: &Selection, base: &Base) -> Result<Comparison> {
-    let mut world = World::open(global, selection)?;
-    let ask = Ask { base: base.clone(), allow_dirty: true, allow_diverged: true, ..Ask::default() };
+/// Judges the selected targets, with `committed` by commits alone. Nothing is refused here: what is not committed, diverged or held is an answer, too.
+pub(super) async fn compare(global: &Global, selection: &Selection, base: &Base, committed: bool) -> Result<Comparison> {
+    let open = || if committed { World::committed(global, selection) } else { World::open(global, selection) };
+    let mut world = open()?;
+    let ask = Ask { base: base.clone(), allow_dirty: true, allow_diverged: true, committed, verdicts_only: true, ..Ask::default() };
     let mut found = tokio::task::block_in_place(|| read::apps(&world))?;
     let (live, note) = match &base.base {
         Some(_) => (None, None),
@@ -34,22 +35,26 @@ pub(super) async fn compare(global: &Global, selection: &Selection, base: &Base)
     let judge = |world: &World, found: &[Found]| {
         let given = match &live {
             Some(_) => None,
-            None => Some(read::chosen_base(world, base.base.as_deref())?),
+            None => Some(read::chosen_base(&*world.history, &world.head.commit.id, &world.env, base.base.as_deref())?),
         };
         Ok::<_, Error>((read::judge(world, found, live.as_ref(), &ask, given.clone())?, given))
     };
     let (mut judgement, mut given) = tokio::task::block_in_place(|| judge(&world, &found))?;
     if base.fetch && tokio::task::block_in_place(|| read::fetch(&world, &judgement))? {
-        world = World::open(global, selection)?;
+        world = open()?;
         found = tokio::task::block_in_place(|| read::apps(&world))?;
         (judgement, given) = tokio::task::block_in_place(|| judge(&world, &found))?;
     }
     judgement.notes.extend(note);
     if let Some(Choice::Found(base)) = &given {
-        judgement.notes.push(format!("base {} from {}", base.commit.short(), base.source));
-        judgement.notes.extend(base.notes.iter().cloned());
+        judgement.notes.extend(base_notes(base));
     }
     Ok(Comparison { world, found, judgement })
+}
+
+/// Where a base comes from, and what was passed over for it.
+pub(super) fn base_notes(base: &base::Base) -> impl Iterator<Item = String> {
+    std::iter::once(format!("base {} from {}", base.commit.short(), base.source)).chain(base.notes.iter().cloned())
 }
 
 /// What is live, or why no rack at all can tell.
@@ -63,8 +68,8 @@ async fn live(world: &World) -> Result<AllLive, String> {
 }
 
 /// True for a target that a deploy would release, were it not for a guard.
-pub(super) fn is_changed(judged: &Judged) -> bool {
-    matches!(judged.decision.verdict, Verdict::Deploy | Verdict::Refused { .. })
+pub(super) fn is_changed(decision: &Decision) -> bool {
+    matches!(decision.verdict, Verdict::Deploy | Verdict::Refused { .. })
 }
 
 /// The apps that were there at a base and are gone, each with the base; nothing is done about them.
@@ -88,7 +93,7 @@ pub(super) fn removed(world: &World, judgement: &Judgement) -> Result<Vec<(Remov
         }
         let Some(text) = world.history.read(base, file)? else { continue };
         // A configuration that cannot be read had no apps that anybody could have deployed.
-        let former = config::removed(&world.config, &String::from_utf8_lossy(&text), &emptied).unwrap_or_default();
+        let former = config::removed(&world.config, &*world.files, &String::from_utf8_lossy(&text), &emptied).unwrap_or_default();
         for app in former {
             gone.entry(app).or_insert_with(|| base.clone());
         }

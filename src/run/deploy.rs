@@ -185,7 +185,9 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     }
     let judge = |world: &World, found: &[Found]| {
         let base = ask.base.base.as_deref();
-        let given = (base.is_some() || how.offline).then(|| read::chosen_base(world, base)).transpose()?;
+        let given = (base.is_some() || how.offline)
+            .then(|| read::chosen_base(&*world.history, &world.head.commit.id, &world.env, base))
+            .transpose()?;
         read::judge(world, found, live.as_ref(), &ask, given)
     };
     let mut judgement = tokio::task::block_in_place(|| judge(&world, &found))?;

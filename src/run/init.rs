@@ -8,6 +8,8 @@ use crate::cli::{Global, InitArgs};
 use crate::config::{self, FILE_NAME};
 use crate::discovery::{self, DEFAULT_INCLUDE, Found};
 use crate::error::{Error, Result};
+use crate::files::OnDisk;
+use crate::names::RepoPath;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -32,7 +34,7 @@ pub(super) fn init(global: &Global, args: &InitArgs) -> Result<u8> {
 /// The file for the apps below `root`.
 fn written(root: &Path) -> Result<String> {
     let include: Vec<String> = DEFAULT_INCLUDE.iter().map(|glob| (*glob).to_owned()).collect();
-    let found = discovery::discover(root, &include, &[]).map_err(Error::config)?;
+    let found = discovery::discover(&OnDisk::new(root), &RepoPath::default(), &include, &[]).map_err(Error::config)?;
     Ok(text(&found))
 }
 

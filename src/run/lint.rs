@@ -10,6 +10,7 @@ use crate::changes::{Change, ChangeKind};
 use crate::cli::{Format, Global, LintArgs};
 use crate::config::HookKind;
 use crate::error::{Kind, Result};
+use crate::files::Files;
 use crate::manifest::ServiceBuild;
 use crate::names::{AppName, RepoPath};
 use crate::report::text::count;
@@ -17,7 +18,6 @@ use crate::yaml::Problem;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
 
 /// Answers on standard output; exit code 1 when there is an error, 0 with warnings and notes alone.
 pub(super) fn lint(global: &Global, args: &LintArgs) -> Result<u8> {
@@ -52,13 +52,12 @@ fn findings(world: &World) -> Result<Vec<Finding>> {
         }
     }
     let files = tracked(world)?;
-    let root = world.history.root();
     for (app, inputs) in all.iter().zip(read::inputs(world, &all)?) {
         let Some(manifest) = app.manifest.as_deref() else { continue };
-        let reads = reads_of(manifest, root);
+        let reads = reads_of(manifest, &*world.files);
         let builds = manifest.services.iter().filter_map(|service| service.build.as_ref());
         let ignored: BTreeMap<(&RepoPath, &RepoPath), Ignored> =
-            builds.filter_map(|build| Some(((&build.context, &build.dockerfile), Ignored::read(build, root)?))).collect();
+            builds.filter_map(|build| Some(((&build.context, &build.dockerfile), Ignored::read(build, &*world.files)?))).collect();
         let hidden = |build: &ServiceBuild, path: &RepoPath| {
             let Ignored { file, text, patterns } = ignored.get(&(&build.context, &build.dockerfile))?;
             let rest = path.below(&build.context)?;
@@ -88,8 +87,8 @@ struct Ignored {
 }
 
 impl Ignored {
-    fn read(build: &ServiceBuild, root: &Path) -> Option<Self> {
-        let (file, text) = ignore_file(build, root)?;
+    fn read(build: &ServiceBuild, files: &dyn Files) -> Option<Self> {
+        let (file, text) = ignore_file(build, files)?;
         let patterns = DockerIgnore::parse(&text).ok()?;
         Some(Self { file, text, patterns })
     }

@@ -18,6 +18,7 @@ mod past;
 mod read;
 mod resume;
 mod rollback;
+mod rules;
 mod sandbox;
 mod why;
 mod world;
@@ -31,9 +32,14 @@ use std::process::ExitCode;
 /// Runs the program with the process's arguments and environment.
 #[must_use]
 pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Changed(args) = &cli.command
+        && let Some(result) = changed::offline(&cli.global, args).transpose()
+    {
+        return ended(result, args.exit_code);
+    }
     // Two crates use rustls; one provider serves both. It is only set here, so this cannot fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -47,14 +53,18 @@ pub fn main() -> ExitCode {
     });
     // A hook or engine call that a second signal dropped may still hold a thread.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    ended(result, exit_code_mode)
+}
+
+/// `changed --exit-code` has 1 for "some changed", so with `one_is_an_answer` errors are all 2.
+fn ended(result: Result<u8>, one_is_an_answer: bool) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let mut stderr = std::io::stderr().lock();
             // Nobody is left to tell when stderr is closed.
             let _ = writeln!(stderr, "error: {error}");
-            // `changed --exit-code` has 1 for "some changed", so its errors are all 2.
-            ExitCode::from(if exit_code_mode { 2 } else { error.kind.exit_code() })
+            ExitCode::from(if one_is_an_answer { 2 } else { error.kind.exit_code() })
         }
     }
 }

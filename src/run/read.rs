@@ -1,7 +1,7 @@
 //! Reads everything a plan is made of: manifests and hooks from the work tree, history from git, what is live from the racks,
 //! what is there from the registries. Changes nothing.
 
-use super::world::{World, rack_error, target};
+use super::world::{Env, World, rack_error, target};
 use crate::changes::affected::{Affected, Matcher};
 use crate::changes::base::{self, Choice};
 use crate::changes::description::{Recorded, describe};
@@ -14,6 +14,7 @@ use crate::changes::{Change, History};
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Kind, Result};
 use crate::event::FailureClass;
+use crate::files;
 use crate::manifest::{self, Manifest, Reading, image_tags};
 use crate::names::{AppName, CommitId, Fingerprint, RackName, RepoPath, RunId, Target};
 use crate::plan::adopt::Candidate;
@@ -24,7 +25,6 @@ use crate::yaml::{Problem, excerpt};
 use futures_util::stream::{self, StreamExt as _};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 /// Reads of racks and registries under way at once.
@@ -37,6 +37,10 @@ pub(super) struct Ask {
     pub(super) base: crate::cli::Base,
     pub(super) allow_dirty: bool,
     pub(super) allow_diverged: bool,
+    /// Only commits count: the work tree is not searched for what is not committed.
+    pub(super) committed: bool,
+    /// Only verdicts are asked for: no fingerprints, for which every input of a changed app is listed.
+    pub(super) verdicts_only: bool,
     pub(super) release_hold: Vec<String>,
     /// Targets whose release is live and whose last steps are missing: they are gone through although nothing changed.
     pub(super) unfinished: BTreeSet<Target>,
@@ -97,7 +101,7 @@ pub(super) fn apps_and_problems(world: &World) -> Vec<(Found, Vec<Problem>)> {
 pub(super) fn inputs(world: &World, found: &[Found]) -> Result<Vec<Inputs>> {
     let shared = Shared::of(&world.config)?;
     let inputs = |found: &Found| {
-        let reads = found.manifest.as_deref().map(|manifest| reads_of(manifest, world.history.root())).unwrap_or_default();
+        let reads = found.manifest.as_deref().map(|manifest| reads_of(manifest, &*world.files)).unwrap_or_default();
         inputs_of(&found.app, &shared, found.manifest.as_deref(), &reads)
     };
     found.par_iter().map(inputs).collect()
@@ -114,7 +118,7 @@ fn read_app(world: &World, app: &App) -> (Found, Vec<Problem>) {
             Err(problem) => problems.push(problem),
         }
     }
-    let read = |path: &RepoPath| match std::fs::read_to_string(path.under(root)) {
+    let read = |path: &RepoPath| match world.files.text(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -148,18 +152,19 @@ fn usable_hook(world: &World, app: &App, kind: HookKind, hook: &HookConfig) -> R
         let message = format!("hook `{}` of app `{}` is outside the repository: `{path}`", kind.name(), app.name);
         return Err(problem(message, "name a file of the app's directory".to_owned()));
     };
-    let file = relative.under(world.history.root());
-    match std::fs::metadata(&file) {
-        Err(_) if !named => Ok(false),
-        Err(error) => {
-            let message = format!("hook `{}` of app `{}` cannot be read: `{relative}`: {error}", kind.name(), app.name);
-            Err(problem(message, "correct `hooks:`, or add the file".to_owned()))
-        }
-        Ok(meta) if meta.is_dir() || meta.permissions().mode() & 0o111 == 0 => {
+    let unreadable = |why: &str| {
+        let message = format!("hook `{}` of app `{}` cannot be read: `{relative}`: {why}", kind.name(), app.name);
+        Err(problem(message, "correct `hooks:`, or add the file".to_owned()))
+    };
+    match world.files.kind(&relative) {
+        Ok(None) | Err(_) if !named => Ok(false),
+        Ok(None) => unreadable("it is not there"),
+        Err(error) => unreadable(&error.to_string()),
+        Ok(Some(files::Kind::Dir | files::Kind::File { executable: false })) => {
             let message = format!("hook `{}` of app `{}` is not executable: `{relative}`", kind.name(), app.name);
             Err(problem(message, format!("chmod +x {relative} && git add --chmod=+x {relative}")))
         }
-        Ok(_) => Ok(true),
+        Ok(Some(_)) => Ok(true),
     }
 }
 
@@ -236,19 +241,19 @@ pub(super) fn no_rack(live: &AllLive) -> Option<Error> {
 }
 
 /// The base that flag, environment, CI or default branch name.
-pub(super) fn chosen_base(world: &World, flag: Option<&str>) -> Result<Choice> {
+pub(super) fn chosen_base(history: &dyn History, head: &CommitId, env: &Env, flag: Option<&str>) -> Result<Choice> {
     let environment: base::Environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
-    let event = (world.env)("GITHUB_EVENT_PATH").and_then(|path| std::fs::read_to_string(path).ok());
+    let event = env("GITHUB_EVENT_PATH").and_then(|path| std::fs::read_to_string(path).ok());
     let sources = base::sources(flag, &environment, event.as_deref());
-    base::choose(&*world.history, &world.head.commit.id, &sources)
+    base::choose(history, head, &sources)
 }
 
 /// Judges every selected target. `live` is `None` when the racks are not asked.
 pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask: &Ask, given: Option<Choice>) -> Result<Judgement> {
     let history: &dyn History = &*world.history;
     let head = &world.head.commit.id;
-    let dirty = history.dirty()?;
+    let dirty = if ask.committed { Vec::new() } else { history.dirty()? };
     let inputs = inputs(world, found)?;
     let matcher = Matcher::new(&inputs);
     let fingerprints = Fingerprints::new(history, head, &dirty);
@@ -305,7 +310,7 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
         targets.iter().filter(|judged| judged.decision.verdict == Verdict::Deploy).map(|judged| &judged.target.app).collect();
     let prints: Vec<(AppName, Fingerprint, Option<String>)> = found
         .par_iter()
-        .filter(|found| deployed.contains(&found.app.name))
+        .filter(|found| !ask.verdicts_only && deployed.contains(&found.app.name))
         .map(|found| {
             let inputs = inputs_by[&found.app.name];
             let fingerprint = fingerprints.of(inputs, &found.app.digest)?;
@@ -326,15 +331,20 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
     })
 }
 
-fn unowned(changes: &[Change]) -> Option<String> {
+pub(super) fn unowned(changes: &[Change]) -> Option<String> {
     let first = changes.first()?;
     let more = if changes.len() > 1 { format!(" and {} more", changes.len() - 1) } else { String::new() };
     Some(format!("uncommitted, and no app's input: `{}`{more}", first.path))
 }
 
 fn warnings(found: &[Found], deployed: &BTreeSet<&AppName>) -> Vec<String> {
-    let of = found.iter().filter(|found| deployed.contains(&found.app.name)).filter_map(|found| found.manifest.as_ref());
-    of.flat_map(|manifest| &manifest.warnings).map(|problem| format!("{}: {}", problem.place, problem.message)).collect()
+    found.iter().filter(|found| deployed.contains(&found.app.name)).flat_map(warnings_of).collect()
+}
+
+/// What an app's manifest warns of, a line each.
+pub(super) fn warnings_of(found: &Found) -> impl Iterator<Item = String> {
+    let warnings = found.manifest.iter().flat_map(|manifest| &manifest.warnings);
+    warnings.map(|problem| format!("{}: {}", problem.place, problem.message))
 }
 
 /// Runs the fetch commands that would bring missing bases; true when there was one.

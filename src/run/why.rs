@@ -36,7 +36,7 @@ pub(super) async fn why(global: &Global, args: &WhyArgs) -> Result<u8> {
     if !args.what_if.is_empty() {
         return tokio::task::block_in_place(|| what_if(global, args, &selection));
     }
-    let comparison = compare(global, &selection, &args.base).await?;
+    let comparison = compare(global, &selection, &args.base, false).await?;
     tokio::task::block_in_place(|| explain(global, args, &comparison))
 }
 
@@ -90,7 +90,7 @@ fn explain(global: &Global, args: &WhyArgs, comparison: &Comparison) -> Result<u
 }
 
 fn near(world: &World, found: &Found, inputs: &Inputs, changes: &[Change]) -> Vec<Miss> {
-    let hider = |path: &RepoPath| hidden_by(found.manifest.as_deref()?, world.history.root(), path);
+    let hider = |path: &RepoPath| hidden_by(found.manifest.as_deref()?, &*world.files, path);
     misses(inputs, changes, &hider, NEAREST)
 }
 
@@ -104,7 +104,7 @@ fn touching<'a>(log: &'a Log, inputs: &Inputs) -> Vec<answer::Commit<'a>> {
 }
 
 fn target<'a>(told: &'a Told<'a>) -> answer::Target<'a> {
-    let mut target = answer::Target::new(told.judged, &told.near);
+    let mut target = answer::Target::new(&told.judged.target, &told.judged.decision, &told.near);
     if let Some(base) = &mut target.base {
         base.info.clone_from(&told.base);
     }
@@ -122,7 +122,7 @@ fn text(told: &Told<'_>, verbose: bool, now: OffsetDateTime) -> String {
     let mut out = String::new();
     let word = match &decision.verdict {
         Verdict::Refused { why } => format!("refused: {why}"),
-        _ if is_changed(told.judged) => "changed".to_owned(),
+        _ if is_changed(decision) => "changed".to_owned(),
         verdict => verdict.word().to_owned(),
     };
     // Writing to a string cannot fail.

@@ -1,10 +1,12 @@
 //! What a command works on: the repository, the configuration, the selected apps and the way to the racks.
 
 use crate::build::{ImageBuild, SecretSource};
+use crate::changes::committed::InCommit;
 use crate::changes::{self, Head, History};
 use crate::cli::{Global, Selection};
 use crate::config::{self, App, Config, RackConfig, Selected, TargetConfig};
 use crate::error::{Error, Result};
+use crate::files::{Files, OnDisk};
 use crate::names::{AppName, RackName, RepoPath, Target};
 use crate::rack::convox::Convox;
 use crate::rack::{Rack, RackError, login};
@@ -21,6 +23,8 @@ pub(super) type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 pub(super) struct World {
     pub(super) env: Env,
     pub(super) history: Arc<dyn History>,
+    /// What configuration, manifests and Dockerfiles are read from.
+    pub(super) files: Arc<dyn Files>,
     pub(super) head: Head,
     pub(super) config: Arc<Config>,
     pub(super) selected: Vec<Selected>,
@@ -54,7 +58,36 @@ impl World {
         let here = here(global)?;
         let history = changes::open(&here)?;
         let head = history.head()?;
-        let config = config::load(&here, history.root(), global.config.as_deref(), &*env)?;
+        let files = Arc::new(OnDisk::new(history.root()));
+        Self::of(env, &here, history, head, files, global, selection)
+    }
+
+    /// As [`World::open`], of a commit's files: what is not committed is not there.
+    pub(super) fn committed(global: &Global, selection: &Selection) -> Result<Self> {
+        let env = environment();
+        let here = here(global)?;
+        let history = changes::open(&here)?;
+        let head = history.head()?;
+        let files = Arc::new(InCommit::new(Arc::clone(&history), head.commit.id.clone()));
+        let world = Self::of(Arc::clone(&env), &here, Arc::clone(&history), head.clone(), Arc::clone(&files) as _, global, selection);
+        match files.asked() {
+            Some(_) => world,
+            // What submodules hold is on disk only.
+            None => Self::of(env, &here, Arc::clone(&history), head, Arc::new(OnDisk::new(history.root())), global, selection),
+        }
+    }
+
+    /// Reads the configuration from `files`. Variables are looked up in `env`, but for those of racks' hosts and passwords.
+    pub(super) fn of(
+        env: Env,
+        here: &Path,
+        history: Arc<dyn History>,
+        head: Head,
+        files: Arc<dyn Files>,
+        global: &Global,
+        selection: &Selection,
+    ) -> Result<Self> {
+        let config = config::load_from(&*files, here, history.root(), global.config.as_deref(), &*env, &*environment())?;
         if config.apps.is_empty() {
             let file = config.file.as_ref().map_or_else(|| config::FILE_NAME.to_owned(), ToString::to_string);
             return Err(Error::config(format!("there is no app: no directory that `discover.include` of `{file}` names has a manifest"))
@@ -64,7 +97,7 @@ impl World {
         let inside = here.strip_prefix(&root).unwrap_or(Path::new(""));
         let inside = RepoPath::from_git(std::os::unix::ffi::OsStrExt::as_bytes(inside.as_os_str()));
         let selected = config::select(&config, &selection.apps, &selection.racks, &inside)?;
-        Ok(Self { env, history, head, config: Arc::new(config), selected, redactor: Redactor::default() })
+        Ok(Self { env, history, files, head, config: Arc::new(config), selected, redactor: Redactor::default() })
     }
 
     /// Keeps of the selection the targets that are wanted.

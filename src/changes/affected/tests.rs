@@ -110,8 +110,7 @@ fn every_rule_that_matches_is_a_reason() {
 fn what_a_build_cannot_see_is_no_input_of_it() {
     let common = shared(&[], &[]);
     let mut web = app("web", &["libs"], &[], &common);
-    let unseen: Unseen = Arc::new(|path: &RepoPath| path.is_in(&"libs/docs".into()));
-    web.rules[0].unseen = Some(unseen);
+    web.rules[0].unseen = Unseen::new(RepoPath::default(), "libs/docs\n");
     let found = affected(&[web], &[change(b"libs/docs/x"), change(b"libs/x")]);
     assert_eq!(show(&found), "web: libs/x (libs); unowned libs/docs/x");
 }

@@ -1,0 +1,111 @@
+//! The files of a repository by their paths in it: on disk, or as a commit has them.
+//!
+//! Whoever finds and reads configuration, manifests and Dockerfiles does it through [`Files`], so that the same code answers
+//! for the work tree and for a commit that is not checked out.
+
+use crate::names::RepoPath;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Dir,
+    /// A file.
+    File {
+        /// Somebody may run it.
+        executable: bool,
+    },
+    /// A device, a pipe, a submodule.
+    Other,
+}
+
+/// An entry of a directory, links not followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// It is a directory.
+    pub is_dir: bool,
+}
+
+/// Files by their paths in the repository.
+pub trait Files: Send + Sync {
+    /// What is at a path, links followed; `None` when there is nothing.
+    fn kind(&self, path: &RepoPath) -> io::Result<Option<Kind>>;
+
+    /// True when a link is at the path itself.
+    fn is_link(&self, path: &RepoPath) -> bool;
+
+    /// What a file holds, links followed.
+    fn read(&self, path: &RepoPath) -> io::Result<Vec<u8>>;
+
+    /// What a directory holds, in any order.
+    fn list(&self, dir: &RepoPath) -> io::Result<Vec<Listed>>;
+}
+
+impl dyn Files + '_ {
+    /// A file's text.
+    pub fn text(&self, path: &RepoPath) -> io::Result<String> {
+        String::from_utf8(self.read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+    }
+
+    /// True when there is a file, and that can be told.
+    #[must_use]
+    pub fn is_file(&self, path: &RepoPath) -> bool {
+        matches!(self.kind(path), Ok(Some(Kind::File { .. })))
+    }
+
+    /// True when there is a directory.
+    #[must_use]
+    pub fn is_dir(&self, path: &RepoPath) -> bool {
+        matches!(self.kind(path), Ok(Some(Kind::Dir)))
+    }
+
+    /// True when there is anything.
+    #[must_use]
+    pub fn exists(&self, path: &RepoPath) -> bool {
+        matches!(self.kind(path), Ok(Some(_)))
+    }
+}
+
+/// The files on disk.
+#[derive(Debug, Clone)]
+pub struct OnDisk {
+    root: PathBuf,
+}
+
+impl OnDisk {
+    /// Those below `root`, the repository's.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+}
+
+impl Files for OnDisk {
+    fn kind(&self, path: &RepoPath) -> io::Result<Option<Kind>> {
+        match std::fs::metadata(path.under(&self.root)) {
+            Ok(meta) if meta.is_dir() => Ok(Some(Kind::Dir)),
+            Ok(meta) if meta.is_file() => Ok(Some(Kind::File { executable: meta.permissions().mode() & 0o111 != 0 })),
+            Ok(_) => Ok(Some(Kind::Other)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_link(&self, path: &RepoPath) -> bool {
+        path.under(&self.root).is_symlink()
+    }
+
+    fn read(&self, path: &RepoPath) -> io::Result<Vec<u8>> {
+        std::fs::read(path.under(&self.root))
+    }
+
+    fn list(&self, dir: &RepoPath) -> io::Result<Vec<Listed>> {
+        let listed = |entry: std::fs::DirEntry| Ok(Listed { is_dir: entry.file_type()?.is_dir(), name: entry.file_name().into_vec() });
+        std::fs::read_dir(dir.under(&self.root))?.map(|entry| entry.and_then(listed)).collect()
+    }
+}

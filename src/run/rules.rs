@@ -1,0 +1,223 @@
+//! `changed` against a given base, by the rules an earlier run kept (`.offbuild/cache`): neither configuration nor manifests are
+//! read when nothing that they were derived from differs.
+//!
+//! The rules are read from HEAD's tree. They answer for the work tree, too, as long as nothing there differs that they were
+//! derived from, committed or not, ignored by git or not. [`answer`] gives up, and the caller reads everything from disk,
+//! whenever anything is out of the ordinary: this is never the only way to an answer, and never another answer.
+
+use super::changed::Answer;
+use super::read;
+use super::world::{self, Env, World};
+use crate::changes::affected::Matcher;
+use crate::changes::base::{Base, Choice};
+use crate::changes::committed::InCommit;
+use crate::changes::rulebook::{Found, Made, MadeApp, Rulebook, Touched};
+use crate::changes::verdict::{BaseSource, Basis, Facts, State, Wishes, decide};
+use crate::changes::{self, Change, ChangeKind, Head, History, PathReason};
+use crate::cli::{Changed, Global, Selection};
+use crate::config;
+use crate::discovery::{self, COMPOSE_NAMES, CONVOX_NAME};
+use crate::error::Result;
+use crate::files::{Files, OnDisk};
+use crate::journal;
+use crate::names::{AppName, RepoPath, Target};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What everything here is about.
+struct Repository {
+    history: Arc<dyn History>,
+    head: Head,
+    env: Env,
+    /// The configuration file.
+    file: RepoPath,
+}
+
+/// The answer for all apps; `None` when it has to be found by reading everything.
+pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> {
+    let Selection { apps, racks } = &args.selection;
+    if args.base.base.is_none() || args.base.fetch || !apps.is_empty() || !racks.is_empty() {
+        return Ok(None);
+    }
+    let env = world::environment();
+    let here = world::here(global)?;
+    let history = changes::open(&here)?;
+    let head = history.head()?;
+    let Some(file) = config::locate(&OnDisk::new(history.root()), &here, history.root(), global.config.as_deref())? else {
+        return Ok(None);
+    };
+    let Choice::Found(base) = read::chosen_base(&*history, &head.commit.id, &env, args.base.base.as_deref())? else {
+        return Ok(None);
+    };
+    let committed = history.changes(&base.commit, &head.commit.id)?;
+    let dirty = if args.committed { Vec::new() } else { history.dirty()? };
+    let repository = Repository { history, head, env, file };
+    if committed.iter().chain(&dirty).any(|change| repository.moves_apps(change)) {
+        return Ok(None);
+    }
+    let kept = repository.kept();
+    let kept = match kept.as_deref().and_then(|bytes| repository.fitting(bytes)) {
+        Some(_) => kept,
+        None => repository.make(global)?,
+    };
+    let Some(book) = kept.as_deref().and_then(Rulebook::read) else { return Ok(None) };
+    if !args.committed && !repository.fits_disk(&book, &dirty) {
+        return Ok(None);
+    }
+    let Some(touched) = book.touched(&[&committed, &dirty]) else { return Ok(None) };
+    judge(&repository, &book, &touched, base, &committed, &dirty).map(Some)
+}
+
+impl Repository {
+    /// True for a change of the configuration, and for a manifest that is gone: which apps there were has to be found out.
+    fn moves_apps(&self, change: &Change) -> bool {
+        let name = change.path.file_name();
+        let is_manifest = name == CONVOX_NAME || COMPOSE_NAMES.contains(&name.as_str());
+        change.path == self.file || (change.kind == ChangeKind::Deleted && is_manifest)
+    }
+
+    /// Where the rules are kept: one file for each configuration.
+    fn place(&self) -> PathBuf {
+        let name = hex::encode(&Sha256::digest(self.file.as_bytes())[..6]);
+        self.history.root().join(".offbuild/cache").join(format!("rules-{name}"))
+    }
+
+    fn kept(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.place()).ok()
+    }
+
+    /// The rules in a file when they are right for HEAD.
+    fn fitting<'b>(&self, bytes: &'b [u8]) -> Option<Rulebook<'b>> {
+        let book = Rulebook::read(bytes)?;
+        let (made_of, head) = (book.commit()?, &self.head.commit.id);
+        if book.file() != self.file || !book.has_variables(&*self.env) {
+            return None;
+        }
+        if made_of != *head {
+            self.history.resolve(made_of.as_str()).ok()??;
+            let since = self.history.changes(&made_of, head).ok()?;
+            let now = InCommit::new(Arc::clone(&self.history), head.clone());
+            if !book.asked()?.holds(&since, &now) {
+                return None;
+            }
+        }
+        Some(book)
+    }
+
+    /// True when the work tree has nothing that the rules would have been derived from and are not.
+    fn fits_disk(&self, book: &Rulebook<'_>, dirty: &[Change]) -> bool {
+        let disk = OnDisk::new(self.history.root());
+        let Some(asked) = book.asked() else { return false };
+        let ignored_by_git = || asked.nothing().any(|path| Files::kind(&disk, path).map_or(true, |kind| kind.is_some()));
+        asked.holds(dirty, &disk)
+            && !ignored_by_git()
+            && found(&disk, &self.file, book.discover()).is_some_and(|found| found == *book.found())
+    }
+
+    /// Derives the rules from HEAD's files and keeps them; `None` when that cannot be done, for whatever reason.
+    fn make(&self, global: &Global) -> Result<Option<Vec<u8>>> {
+        let looked_up: Arc<Mutex<BTreeMap<String, Option<String>>>> = Arc::default();
+        let (env, noted) = (Arc::clone(&self.env), Arc::clone(&looked_up));
+        let env: Env = Arc::new(move |name: &str| {
+            let value = env(name);
+            noted.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value.clone());
+            value
+        });
+        let files = Arc::new(InCommit::new(Arc::clone(&self.history), self.head.commit.id.clone()));
+        let here = world::here(global)?;
+        let (history, head) = (Arc::clone(&self.history), self.head.clone());
+        // What is wrong with the configuration is told by who reads it from disk.
+        let Ok(world) = World::of(env, &here, history, head, Arc::clone(&files) as _, global, &Selection::default()) else {
+            return Ok(None);
+        };
+        let Ok(apps) = read::apps(&world) else { return Ok(None) };
+        let inputs = read::inputs(&world, &apps)?;
+        let Some(found) = found(&*files, &self.file, &world.config.discover) else { return Ok(None) };
+        let Some(asked) = files.asked().filter(|_| world.config.file.as_ref() == Some(&self.file)) else { return Ok(None) };
+        let apps = apps.into_iter().zip(inputs).map(|(app, inputs)| MadeApp {
+            racks: app.app.targets.iter().map(|target| target.rack.clone()).collect(),
+            inputs,
+            warnings: read::warnings_of(&app).collect(),
+        });
+        let made = Made {
+            commit: self.head.commit.id.clone(),
+            file: self.file.clone(),
+            unowned: world.config.unowned,
+            discover: world.config.discover.clone(),
+            found,
+            variables: looked_up.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            asked,
+            apps: apps.collect(),
+        };
+        let Some(bytes) = made.to_bytes() else { return Ok(None) };
+        // Rules that cannot be kept are derived again the next time.
+        let _ = self.keep(&bytes);
+        Ok(Some(bytes))
+    }
+
+    fn keep(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let place = self.place();
+        let dir = journal::home(self.history.root())?.join("cache");
+        std::fs::create_dir_all(&dir)?;
+        let aside = tempfile::NamedTempFile::new_in(&dir)?;
+        std::fs::write(aside.path(), bytes)?;
+        aside.persist(place)?;
+        Ok(())
+    }
+}
+
+/// What discovery finds, as it is kept.
+fn found(files: &dyn Files, file: &RepoPath, discover: &config::Discover) -> Option<Vec<Found>> {
+    let found = discovery::discover(files, &file.parent(), &discover.include, &discover.exclude).ok()?;
+    let kept = found.into_iter().map(|found| {
+        let compose = found.compose.map(str::to_owned);
+        (found.dir.as_bytes().to_vec(), found.manifest.to_owned(), compose, found.deploy)
+    });
+    Some(kept.collect())
+}
+
+fn judge(
+    repository: &Repository,
+    book: &Rulebook<'_>,
+    touched: &[Touched],
+    base: Base,
+    committed: &[Change],
+    dirty: &[Change],
+) -> Result<Answer> {
+    let inputs: Vec<_> = touched.iter().map(|touched| touched.inputs.clone()).collect();
+    let matcher = Matcher::new(&inputs);
+    let mut affected = matcher.affected(committed);
+    affected.apply(book.unowned(), &inputs)?;
+    let mut uncommitted = matcher.affected(dirty);
+    uncommitted.apply(book.unowned(), &inputs)?;
+    let of = |reasons: &BTreeMap<AppName, Vec<PathReason>>, app: &AppName| reasons.get(app).cloned().unwrap_or_default();
+    let mut targets = Vec::new();
+    for (app, racks) in book.apps() {
+        for rack in racks {
+            let source = BaseSource::Given(base.source.clone());
+            let (changed, near) = (of(&affected.reasons, &app), of(&affected.near, &app));
+            let facts = Facts {
+                state: State::Unasked,
+                basis: Basis::Commit { commit: base.commit.clone(), source, changed, near },
+                dirty: of(&uncommitted.reasons, &app),
+                rolled_back: None,
+                app_digest: String::new(),
+                config_changed: false,
+                fingerprint: None,
+            };
+            let wishes = Wishes { all: false, allow_diverged: true, allow_older: false, allow_dirty: true, release_hold: false };
+            targets.push((Target { app: app.clone(), rack }, decide(&facts, wishes)));
+        }
+    }
+    let mut answer = Answer::new(repository.head.clone(), Arc::clone(&repository.env), targets);
+    let changed = |touched: &&Touched| answer.names.contains(&touched.inputs.app);
+    let warnings = touched.iter().filter(changed).flat_map(|touched| touched.warnings.clone());
+    let notes = answer.targets.iter().flat_map(|(_, decision)| decision.notes.iter().cloned()).chain(warnings);
+    let notes: std::collections::BTreeSet<String> = notes.chain(read::unowned(&uncommitted.unowned)).collect();
+    answer.notes.extend(notes);
+    answer.notes.extend(super::compare::base_notes(&base));
+    answer.unowned = affected.unowned.into_iter().chain(uncommitted.unowned).collect();
+    Ok(answer)
+}
