@@ -2,6 +2,7 @@
 
 mod brute;
 mod deciding;
+mod rules;
 
 use offbuild::changes::base::{self, Choice};
 use offbuild::changes::{Ancestry, ChangeKind, History, git::Git, gitcli::GitCli};
