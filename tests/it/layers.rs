@@ -39,16 +39,18 @@ const TABLE: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("words", &[]),
     ("event", &["names", "secret"]),
+    // The repository's files: on disk, or (`changes::committed`) a commit's.
+    ("files", &["names"]),
     // What the ports say, in words of their own; `mod.rs` is all that others see of them.
     ("build", &["names", "secret", "event", "registry"]),
     ("hooks", &["secret", "event"]),
     ("rack", &["names", "secret", "event", "registry"]),
     ("registry", &["names", "secret"]),
     // Known facts: read, checked, compared; pure where nothing else is said.
-    ("discovery", &["names"]),
-    ("config", &["names", "secret", "error", "yaml", "event", "discovery", "build", "rack", "registry"]),
+    ("discovery", &["names", "files"]),
+    ("config", &["names", "secret", "error", "yaml", "event", "files", "discovery", "build", "rack", "registry"]),
     ("manifest", &["names", "error", "yaml", "config", "build"]),
-    ("changes", &["names", "error", "yaml", "config", "manifest", "rack", "build::dockerignore"]),
+    ("changes", &["names", "error", "yaml", "files", "config", "manifest", "rack", "build::dockerignore"]),
     ("plan", &["names", "error", "event", "config", "manifest", "changes", "build", "rack", "registry"]),
     // Doing: the plan through the ports. No adapter, no file, no command line.
     ("deploy", &["names", "secret", "yaml", "event", "config", "plan", "build", "hooks", "rack", "registry"]),

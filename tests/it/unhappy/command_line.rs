@@ -343,6 +343,9 @@ fn help() {
           --strict-base
               Exit 3 instead of deploying when the base is not here
 
+          --committed
+              Look at commits only: what is not committed is not searched for
+
           --format <FORMAT>
               The form of the answer
 
