@@ -62,13 +62,17 @@ impl History for Git {
 
     fn head(&self) -> Result<Head> {
         self.with(|repo| {
-            let head = repo.head().map_err(|error| match error.code() {
-                ErrorCode::UnbornBranch | ErrorCode::NotFound => super::no_commit_yet(),
-                _ => failed("HEAD cannot be read", &error),
-            })?;
+            let head = head(repo)?;
             let commit = head.peel_to_commit().map_err(|error| failed("HEAD names no commit", &error))?;
             let branch = head.is_branch().then(|| String::from_utf8_lossy(head.shorthand_bytes()).into_owned());
             Ok(Head { branch, describe: describe(&commit), source: source(repo), commit: info(&commit)? })
+        })
+    }
+
+    fn tip(&self) -> Result<CommitId> {
+        self.with(|repo| {
+            let commit = head(repo)?.peel_to_commit().map_err(|error| failed("HEAD names no commit", &error))?;
+            commit_id(commit.id())
         })
     }
 
@@ -187,6 +191,13 @@ impl History for Git {
     fn hash_on_disk(&self, path: &RepoPath) -> Result<Option<TreeEntry>> {
         self.with(|repo| worktree::hash(repo, path))
     }
+}
+
+fn head(repo: &Repository) -> Result<git2::Reference<'_>> {
+    repo.head().map_err(|error| match error.code() {
+        ErrorCode::UnbornBranch | ErrorCode::NotFound => super::no_commit_yet(),
+        _ => failed("HEAD cannot be read", &error),
+    })
 }
 
 /// A libgit2 error with what was attempted.

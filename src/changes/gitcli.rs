@@ -164,9 +164,7 @@ impl History for GitCli {
     }
 
     fn head(&self) -> Result<Head> {
-        let Some(id) = self.resolve("HEAD")? else {
-            return Err(super::no_commit_yet());
-        };
+        let id = self.tip()?;
         let source = self.text(&["config", "--get", "remote.origin.url"])?;
         let describe = self.output(&["describe", "--tags", "--always", "--abbrev=7"], &[], None)?;
         Ok(Head {
@@ -175,6 +173,10 @@ impl History for GitCli {
             describe: if describe.status.success() { id_text(describe.stdout) } else { id.as_str()[..7].to_owned() },
             source: source.and_then(|source| super::without_credentials(&source)),
         })
+    }
+
+    fn tip(&self) -> Result<CommitId> {
+        self.resolve("HEAD")?.ok_or_else(super::no_commit_yet)
     }
 
     fn resolve(&self, revision: &str) -> Result<Option<CommitId>> {

@@ -141,6 +141,9 @@ pub trait History: Send + Sync {
     /// HEAD.
     fn head(&self) -> crate::error::Result<Head>;
 
+    /// The commit HEAD is at: what [`History::head`] tells, without the rest.
+    fn tip(&self) -> crate::error::Result<CommitId>;
+
     /// The commit a revision names; `None` when it does not exist here (see [`History::is_shallow`]).
     fn resolve(&self, revision: &str) -> crate::error::Result<Option<CommitId>>;
 

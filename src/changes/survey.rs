@@ -42,9 +42,9 @@ pub struct Survey<'a> {
     pub known: Known,
 }
 
-/// Comparisons made so far, by base.
+/// What was asked so far: comparisons by base, what is not committed, how HEAD stands to live commits.
 #[derive(Default)]
-pub struct Known(Mutex<BTreeMap<CommitId, Arc<Compared>>>, Mutex<Option<Arc<Affected>>>);
+pub struct Known(Mutex<BTreeMap<CommitId, Arc<Compared>>>, Mutex<Option<Arc<Affected>>>, Mutex<BTreeMap<CommitId, Ancestry>>);
 
 impl Known {
     /// Every comparison made, by base.
@@ -63,8 +63,6 @@ pub struct Compared {
     pub affected: Affected,
     /// The digests at the base, when the configuration file is among the changes.
     pub digests: Option<BTreeMap<AppName, String>>,
-    /// How HEAD stands to the base.
-    pub ancestry: Option<Ancestry>,
 }
 
 /// What is asked about one target.
@@ -117,10 +115,20 @@ impl Survey<'_> {
             Some(digests) if changes.iter().chain(self.dirty).any(touched) => digests(base),
             _ => None,
         };
-        let ancestry = Some(self.history.ancestry(self.head, base)?);
-        let compared = Arc::new(Compared { changes, affected, digests, ancestry });
+        let compared = Arc::new(Compared { changes, affected, digests });
         known().insert(base.clone(), compared.clone());
         Ok(compared)
+    }
+
+    /// How HEAD stands to a live commit, asked once.
+    fn ancestry(&self, live: &CommitId) -> Result<Ancestry> {
+        let known = || self.known.2.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ancestry) = known().get(live) {
+            return Ok(*ancestry);
+        }
+        let ancestry = self.history.ancestry(self.head, live)?;
+        known().insert(live.clone(), ancestry);
+        Ok(ancestry)
     }
 
     /// What the uncommitted changes touch.
@@ -145,9 +153,7 @@ impl Survey<'_> {
                     not_running: (live.status != AppStatus::Running).then(|| live.status.word().to_owned()),
                     recorded: release.build.as_ref().and_then(|build| recorded_in(&build.description)),
                     commit: match named {
-                        Some(Named { commit: Some(commit), .. }) => {
-                            Some((commit.clone(), self.compared(commit)?.ancestry.unwrap_or(Ancestry::Unknown)))
-                        }
+                        Some(Named { commit: Some(commit), .. }) => Some((commit.clone(), self.ancestry(commit)?)),
                         _ => None,
                     },
                 },

@@ -21,7 +21,7 @@ pub(super) const VERSION: u32 = 1;
 pub(super) struct Changed<'a> {
     pub(super) version: u32,
     /// The commit that is checked out.
-    pub(super) head: &'a Head,
+    pub(super) head: Option<&'a Head>,
     /// True when something changed.
     pub(super) any: bool,
     /// The changed apps, by name.

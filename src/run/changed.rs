@@ -18,8 +18,8 @@ use std::io::Write as _;
 
 /// What there is to tell.
 pub(super) struct Answer {
-    /// The commit that is checked out.
-    head: Head,
+    /// The commit that is checked out, where it is told.
+    pub(super) head: Option<Head>,
     env: Env,
     /// Every target with its verdict.
     pub(super) targets: Vec<(Target, Decision)>,
@@ -34,9 +34,9 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Verdicts alone.
-    pub(super) fn new(head: Head, env: Env, targets: Vec<(Target, Decision)>) -> Self {
+    pub(super) fn new(env: Env, targets: Vec<(Target, Decision)>) -> Self {
         let names = targets.iter().filter(|(_, decision)| is_changed(decision)).map(|(target, _)| target.app.clone()).collect();
-        Self { head, env, targets, names, gone: Vec::new(), unowned: BTreeSet::new(), notes: Vec::new() }
+        Self { head: None, env, targets, names, gone: Vec::new(), unowned: BTreeSet::new(), notes: Vec::new() }
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn changed(global: &Global, args: &Changed) -> Result<u8> {
     let committed = judgement.compared.values().flat_map(|compared| &compared.affected.unowned);
     let unowned = committed.chain(&judgement.dirty_paths.unowned).cloned().collect();
     let targets = judgement.targets.into_iter().map(|judged| (judged.target, judged.decision)).collect();
-    let answer = Answer { gone, unowned, notes: judgement.notes, ..Answer::new(world.head, world.env, targets) };
+    let answer = Answer { head: Some(world.head), gone, unowned, notes: judgement.notes, ..Answer::new(world.env, targets) };
     tell(&answer, global, args)
 }
 
@@ -161,7 +161,7 @@ fn report(answer: &Answer) -> Value {
     let targets = answer.targets.iter().zip(&near);
     json!(answer::Changed {
         version: VERSION,
-        head: &answer.head,
+        head: answer.head.as_ref(),
         any: !answer.names.is_empty(),
         affected: answer.names.iter().collect(),
         targets: targets.map(|((target, decision), near)| answer::Target::new(target, decision, near)).collect(),

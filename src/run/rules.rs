@@ -13,14 +13,14 @@ use crate::changes::base::{Base, Choice};
 use crate::changes::committed::InCommit;
 use crate::changes::rulebook::{Found, Made, MadeApp, Rulebook, Touched};
 use crate::changes::verdict::{BaseSource, Basis, Facts, State, Wishes, decide};
-use crate::changes::{self, Change, ChangeKind, Head, History, PathReason};
-use crate::cli::{Changed, Global, Selection};
+use crate::changes::{self, Change, ChangeKind, History, PathReason};
+use crate::cli::{Changed, ChangedFormat, Global, Selection};
 use crate::config;
 use crate::discovery::{self, COMPOSE_NAMES, CONVOX_NAME};
 use crate::error::Result;
 use crate::files::{Files, OnDisk};
 use crate::journal;
-use crate::names::{AppName, RepoPath, Target};
+use crate::names::{AppName, CommitId, RepoPath, Target};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What everything here is about.
 struct Repository {
     history: Arc<dyn History>,
-    head: Head,
+    head: CommitId,
     env: Env,
     /// The configuration file.
     file: RepoPath,
@@ -44,14 +44,14 @@ pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> 
     let env = world::environment();
     let here = world::here(global)?;
     let history = changes::open(&here)?;
-    let head = history.head()?;
+    let head = history.tip()?;
     let Some(file) = config::locate(&OnDisk::new(history.root()), &here, history.root(), global.config.as_deref())? else {
         return Ok(None);
     };
-    let Choice::Found(base) = read::chosen_base(&*history, &head.commit.id, &env, args.base.base.as_deref())? else {
+    let Choice::Found(base) = read::chosen_base(&*history, &head, &env, args.base.base.as_deref())? else {
         return Ok(None);
     };
-    let committed = history.changes(&base.commit, &head.commit.id)?;
+    let committed = history.changes(&base.commit, &head)?;
     let dirty = if args.committed { Vec::new() } else { history.dirty()? };
     let repository = Repository { history, head, env, file };
     if committed.iter().chain(&dirty).any(|change| repository.moves_apps(change)) {
@@ -67,7 +67,11 @@ pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> 
         return Ok(None);
     }
     let Some(touched) = book.touched(&[&committed, &dirty]) else { return Ok(None) };
-    judge(&repository, &book, &touched, base, &committed, &dirty).map(Some)
+    let mut answer = judge(&repository, &book, &touched, base, &committed, &dirty)?;
+    if args.format == ChangedFormat::Json {
+        answer.head = Some(repository.history.head()?);
+    }
+    Ok(Some(answer))
 }
 
 impl Repository {
@@ -91,7 +95,7 @@ impl Repository {
     /// The rules in a file when they are right for HEAD.
     fn fitting<'b>(&self, bytes: &'b [u8]) -> Option<Rulebook<'b>> {
         let book = Rulebook::read(bytes)?;
-        let (made_of, head) = (book.commit()?, &self.head.commit.id);
+        let (made_of, head) = (book.commit()?, &self.head);
         if book.file() != self.file || !book.has_variables(&*self.env) {
             return None;
         }
@@ -125,9 +129,9 @@ impl Repository {
             noted.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value.clone());
             value
         });
-        let files = Arc::new(InCommit::new(Arc::clone(&self.history), self.head.commit.id.clone()));
+        let files = Arc::new(InCommit::new(Arc::clone(&self.history), self.head.clone()));
         let here = world::here(global)?;
-        let (history, head) = (Arc::clone(&self.history), self.head.clone());
+        let (history, head) = (Arc::clone(&self.history), self.history.head()?);
         // What is wrong with the configuration is told by who reads it from disk.
         let Ok(world) = World::of(env, &here, history, head, Arc::clone(&files) as _, global, &Selection::default()) else {
             return Ok(None);
@@ -142,7 +146,7 @@ impl Repository {
             warnings: read::warnings_of(&app).collect(),
         });
         let made = Made {
-            commit: self.head.commit.id.clone(),
+            commit: self.head.clone(),
             file: self.file.clone(),
             unowned: world.config.unowned,
             discover: world.config.discover.clone(),
@@ -211,7 +215,7 @@ fn judge(
             targets.push((Target { app: app.clone(), rack }, decide(&facts, wishes)));
         }
     }
-    let mut answer = Answer::new(repository.head.clone(), Arc::clone(&repository.env), targets);
+    let mut answer = Answer::new(Arc::clone(&repository.env), targets);
     let changed = |touched: &&Touched| answer.names.contains(&touched.inputs.app);
     let warnings = touched.iter().filter(changed).flat_map(|touched| touched.warnings.clone());
     let notes = answer.targets.iter().flat_map(|(_, decision)| decision.notes.iter().cloned()).chain(warnings);

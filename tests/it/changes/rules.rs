@@ -263,7 +263,9 @@ fn what_rules_are_derived_from_is_noticed() {
             let offbuild = Offbuild::new(&repo.root(), repo.dir.path());
             let asked = |args: &[&str]| offbuild.run(&[&["changed", "--format", "names", "--base"], args].concat()).code(0).stdout;
             assert_eq!(asked(&["HEAD"]), "");
-            edits.iter().for_each(|(path, text)| drop(repo.write(path, text)));
+            for (path, text) in edits {
+                repo.write(path, text);
+            }
             if committed {
                 repo.commit("What rules are derived from");
                 repo.write(probe, "1").commit("The file");
