@@ -1,8 +1,15 @@
 //! The work tree: what is not committed, and the object a file on disk would become.
 //!
-//! libgit2 lists; three things it does not know are put right here: paths outside a sparse checkout are no deletions, a file
-//! behind a filter program (Git LFS, git-crypt) is compared as that program cleans it, and a submodule with changes of
-//! its own is not the commit it is at.
+//! What is not committed is listed by a comparison of our own (`status`: one read of the index, one walk of the directories);
+//! what that refuses, and submodules, are compared by libgit2. Three things libgit2 does not know are put right here: paths outside
+//! a sparse checkout are no deletions, a file behind a filter program (Git LFS, git-crypt) is compared as that program
+//! cleans it, and a submodule with changes of its own is not the commit it is at.
+
+mod index;
+mod staged;
+mod status;
+mod untracked;
+mod walk;
 
 use super::git::failed;
 use super::{Change, ChangeKind, TreeEntry, tree};
@@ -27,17 +34,33 @@ const SKIP_WORKTREE: u16 = 1 << 14;
 
 /// The paths that differ between HEAD and the work tree, sorted: staged, modified, deleted and untracked.
 pub(super) fn dirty(repo: &Repository) -> Result<Vec<Change>> {
-    let wrong = |error: git2::Error| failed("the work tree cannot be compared with HEAD", &error);
     let head = match repo.head() {
-        Ok(head) => Some(head.peel_to_tree().map_err(wrong)?),
+        Ok(head) => Some(head.peel_to_tree().map_err(|error| not_compared(&error))?),
         Err(_) => None,
     };
+    let found = match status::status(repo, head.as_ref()) {
+        Some(status) if status.submodules.is_empty() => status.changes,
+        Some(mut status) => {
+            status.changes.extend(compared_by_libgit2(repo, head.as_ref(), &status.submodules)?);
+            status.changes
+        }
+        None => compared_by_libgit2(repo, head.as_ref(), &[])?,
+    };
+    Ok(found.into_iter().map(|(path, kind)| Change { path, kind, dirty: true }).collect())
+}
+
+/// The same by libgit2: all that differs, or what differs at these paths.
+fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[RepoPath]) -> Result<BTreeMap<RepoPath, ChangeKind>> {
+    let wrong = |error: git2::Error| not_compared(&error);
     let mut index = repo.index().map_err(wrong)?;
     // A handle keeps the index it once read; git may have written it since.
     index.read(false).map_err(wrong)?;
     let mut options = DiffOptions::new();
-    options.include_untracked(true).recurse_untracked_dirs(true).include_typechange(true);
-    let diff = repo.diff_tree_to_workdir_with_index(head.as_ref(), Some(&mut options)).map_err(wrong)?;
+    options.include_untracked(true).recurse_untracked_dirs(true).include_typechange(true).disable_pathspec_match(true);
+    for path in at {
+        options.pathspec(path.as_bytes());
+    }
+    let diff = repo.diff_tree_to_workdir_with_index(head, Some(&mut options)).map_err(wrong)?;
     let mut found = BTreeMap::new();
     for delta in diff.deltas() {
         let file = if delta.status() == Delta::Deleted { delta.old_file() } else { delta.new_file() };
@@ -54,7 +77,7 @@ pub(super) fn dirty(repo: &Repository) -> Result<Vec<Change>> {
             }
             Delta::Added | Delta::Untracked => ChangeKind::Added,
             _ => {
-                if head.as_ref().is_some_and(|head| is_cleaned_alike(repo, head, &path).unwrap_or(false)) {
+                if head.is_some_and(|head| is_cleaned_alike(repo, head, &path).unwrap_or(false)) {
                     continue;
                 }
                 ChangeKind::Modified
@@ -63,7 +86,11 @@ pub(super) fn dirty(repo: &Repository) -> Result<Vec<Change>> {
         // A path can come twice: deleted from the index, and there as an untracked file.
         found.entry(path).and_modify(|known| *known = ChangeKind::Modified).or_insert(kind);
     }
-    Ok(found.into_iter().map(|(path, kind)| Change { path, kind, dirty: true }).collect())
+    Ok(found)
+}
+
+fn not_compared(error: &git2::Error) -> Error {
+    failed("the work tree cannot be compared with HEAD", error)
 }
 
 /// True when a filter program makes of the file on disk what HEAD has. libgit2 does not run such programs.
