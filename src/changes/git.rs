@@ -2,7 +2,7 @@
 //!
 //! A libgit2 handle may move between threads but not be shared, so [`Git`] keeps a few and lends one to each call; calls
 //! from several threads run side by side. Two trees are compared by a walk of our own (`tree`), because libgit2's visits
-//! subtrees that are equal; the work tree is libgit2's business (`worktree`).
+//! subtrees that are equal; so is the work tree with HEAD, where nothing is out of the ordinary (`worktree`).
 //!
 //! It does not fetch, write objects or touch the index.
 
@@ -66,13 +66,6 @@ impl History for Git {
             let commit = head.peel_to_commit().map_err(|error| failed("HEAD names no commit", &error))?;
             let branch = head.is_branch().then(|| String::from_utf8_lossy(head.shorthand_bytes()).into_owned());
             Ok(Head { branch, describe: describe(&commit), source: source(repo), commit: info(&commit)? })
-        })
-    }
-
-    fn tip(&self) -> Result<CommitId> {
-        self.with(|repo| {
-            let commit = head(repo)?.peel_to_commit().map_err(|error| failed("HEAD names no commit", &error))?;
-            commit_id(commit.id())
         })
     }
 
@@ -261,7 +254,7 @@ fn describe(commit: &git2::Commit<'_>) -> String {
     let mut options = git2::DescribeOptions::new();
     options.describe_tags().show_commit_oid_as_fallback(true);
     // A clone may hold a tag without the history that leads to it; the short id is what `--always` gives then.
-    // Of the commit, not of the repository: for that libgit2 searches the work tree, which takes longer than all the rest.
+    // Of the commit, not of the repository: for that libgit2 compares the whole work tree, to know whether to add `-dirty`.
     commit.as_object().describe(&options).and_then(|found| found.format(None)).unwrap_or_else(|_| commit.id().to_string()[..7].to_owned())
 }
 

@@ -8,6 +8,8 @@
 mod index;
 mod staged;
 mod status;
+#[cfg(test)]
+mod tests;
 mod untracked;
 mod walk;
 
@@ -68,13 +70,12 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[R
         let path = RepoPath::from_git(bytes);
         let kind = match delta.status() {
             Delta::Unmodified | Delta::Ignored => continue,
-            Delta::Deleted => {
-                let skipped = index.get_path(Path::new(std::ffi::OsStr::from_bytes(bytes)), 0);
-                if skipped.is_some_and(|entry| entry.flags_extended & SKIP_WORKTREE != 0) {
-                    continue;
-                }
-                ChangeKind::Deleted
-            }
+            Delta::Deleted => match index.get_path(Path::new(std::ffi::OsStr::from_bytes(bytes)), 0) {
+                Some(entry) if entry.flags_extended & SKIP_WORKTREE != 0 => continue,
+                // Deleted from the index, and there as an untracked file: libgit2 names only the first.
+                None if is_untracked(repo, &path)? => ChangeKind::Modified,
+                _ => ChangeKind::Deleted,
+            },
             Delta::Added | Delta::Untracked => ChangeKind::Added,
             _ => {
                 if head.is_some_and(|head| is_cleaned_alike(repo, head, &path).unwrap_or(false)) {
@@ -83,10 +84,18 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[R
                 ChangeKind::Modified
             }
         };
-        // A path can come twice: deleted from the index, and there as an untracked file.
+        // A path can come twice: a deleted file, and a repository in its place.
         found.entry(path).and_modify(|known| *known = ChangeKind::Modified).or_insert(kind);
     }
     Ok(found)
+}
+
+/// True when a path that the index does not have is a file on disk that is not ignored.
+fn is_untracked(repo: &Repository, path: &RepoPath) -> Result<bool> {
+    let Some(root) = repo.workdir() else { return Ok(false) };
+    let is_file = metadata(root, path)?.is_some_and(|found| found.is_file() || found.is_symlink());
+    let ignored = || repo.is_path_ignored(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())));
+    Ok(is_file && !ignored().map_err(|error| not_compared(&error))?)
 }
 
 fn not_compared(error: &git2::Error) -> Error {

@@ -1,0 +1,269 @@
+//! What differs from HEAD, asked three ways, on repositories and work trees made by chance: by the walk, by libgit2, and by
+//! `git status`.
+//!
+//! `OFFBUILD_CASES=10000` asks for more.
+
+use super::compared_by_libgit2;
+use super::status::status;
+use crate::changes::{ChangeKind, History as _, gitcli::GitCli};
+use crate::names::RepoPath;
+use git2::Repository;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+type Found = BTreeMap<String, ChangeKind>;
+
+struct Repo {
+    _dir: tempfile::TempDir,
+    root: PathBuf,
+}
+
+impl Repo {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap().join("repo");
+        std::fs::create_dir(&root).unwrap();
+        let repo = Self { _dir: dir, root };
+        repo.git(&["init", "-q", "-b", "main"]);
+        repo
+    }
+
+    /// Runs git, which may refuse.
+    fn git(&self, args: &[&str]) {
+        git(&self.root, args);
+    }
+
+    fn open(&self) -> Repository {
+        Repository::open(&self.root).unwrap()
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let full = self.root.join(path);
+        // A file takes the place of whatever is on its way.
+        for dir in Path::new(path).ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()) {
+            if self.root.join(dir).symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+                std::fs::remove_file(self.root.join(dir)).unwrap();
+            }
+        }
+        std::fs::create_dir_all(full.parent().unwrap()).unwrap();
+        self.remove_unless_file(path);
+        std::fs::write(full, content).unwrap();
+    }
+
+    fn remove_unless_file(&self, path: &str) {
+        let full = self.root.join(path);
+        match full.symlink_metadata() {
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(full).unwrap(),
+            Ok(found) if !found.is_file() => std::fs::remove_file(full).unwrap(),
+            _ => {}
+        }
+    }
+
+    fn remove(&self, path: &str) {
+        self.remove_unless_file(path);
+        let _ = std::fs::remove_file(self.root.join(path));
+    }
+}
+
+fn git(dir: &Path, args: &[&str]) {
+    let common = ["-c", "user.name=A Person", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false", "-c", "gc.auto=0"];
+    let mut command = Command::new("git");
+    super::by_place_only(&mut command);
+    command.current_dir(dir).args(common).args(args).env("GIT_CONFIG_NOSYSTEM", "1").output().unwrap();
+}
+
+/// What happens to a repository.
+#[derive(Debug, Clone)]
+enum Event {
+    Write(String, u8),
+    Remove(String),
+    Rename(String, String),
+    Link(String),
+    Executable(String),
+    Touch(String, i8),
+    Pipe(String),
+    Ignore(String, &'static str),
+    Attributes(String, &'static str),
+    Nested(String),
+    Git(Vec<String>),
+}
+
+fn some_path() -> impl Strategy<Value = String> {
+    // `a-b` sorts between the file `a` and the directory `a/`.
+    let part = prop_oneof![4 => "a", 3 => "b", 2 => "a-b", 1 => "c\\.log"];
+    proptest::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"))
+}
+
+fn some_dir() -> impl Strategy<Value = String> {
+    prop_oneof![2 => Just(String::new()), 3 => some_path().prop_map(|path| format!("{path}/"))]
+}
+
+fn some_event() -> impl Strategy<Value = Event> {
+    let ignores = ["*.log", "a/", "/a", "b", "!a", "!c.log", "a/b", "**/b/", "a/*", "!/a/b", "*", "!*/", "/a/**"];
+    let attributes = ["* text=auto", "*.log text", "a ident", "b eol=crlf", "c.log filter=upper"];
+    let of_path: &[&[&str]] = &[
+        &["add", "-A", "--"],
+        &["add", "-f", "--"],
+        &["rm", "-r", "-q", "--cached", "--ignore-unmatch", "--"],
+        &["reset", "-q", "--"],
+        &["checkout", "-q", "--"],
+    ];
+    let rarely: &[&[&str]] = &[
+        &["add", "-N", "--"],
+        &["update-index", "--skip-worktree", "--"],
+        &["update-index", "--no-skip-worktree", "--"],
+        &["sparse-checkout", "set", "--no-sparse-index"],
+    ];
+    let plain: &[&[&str]] = &[
+        &["add", "-A"],
+        &["commit", "-q", "-m", "x"],
+        &["commit", "-q", "-a", "-m", "x"],
+        &["status"],
+        &["reset", "-q"],
+        &["reset", "-q", "--soft", "HEAD~1"],
+        &["reset", "-q", "--hard"],
+        &["stash", "-q"],
+        &["read-tree", "HEAD"],
+        &["sparse-checkout", "disable"],
+        &["update-index", "--index-version", "4"],
+        &["update-index", "--index-version", "2"],
+        &["config", "core.fileMode", "false"],
+        &["config", "core.trustctime", "false"],
+        &["config", "core.checkStat", "minimal"],
+    ];
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let with_path = move |(command, path): (&[&str], String)| {
+        let mut command = words(command);
+        command.push(path);
+        Event::Git(command)
+    };
+    prop_oneof![
+        12 => (some_path(), 0..6_u8).prop_map(|(path, content)| Event::Write(path, content)),
+        4 => some_path().prop_map(Event::Remove),
+        3 => (some_path(), some_path()).prop_map(|(from, to)| Event::Rename(from, to)),
+        2 => some_path().prop_map(Event::Link),
+        2 => some_path().prop_map(Event::Executable),
+        2 => (some_path(), -2..3_i8).prop_map(|(path, seconds)| Event::Touch(path, seconds)),
+        1 => some_path().prop_map(Event::Pipe),
+        4 => (some_dir(), proptest::sample::select(ignores.to_vec())).prop_map(|(dir, rule)| Event::Ignore(dir, rule)),
+        1 => (some_dir(), proptest::sample::select(attributes.to_vec())).prop_map(|(dir, rule)| Event::Attributes(dir, rule)),
+        1 => some_path().prop_map(Event::Nested),
+        8 => (proptest::sample::select(of_path.to_vec()), some_path()).prop_map(with_path),
+        1 => (proptest::sample::select(rarely.to_vec()), some_path()).prop_map(with_path),
+        8 => proptest::sample::select(plain.to_vec()).prop_map(move |command| Event::Git(words(command))),
+    ]
+}
+
+fn happen(repo: &Repo, event: &Event) {
+    let at = |path: &str| repo.root.join(path);
+    match event {
+        Event::Write(path, content) => repo.write(path, ["0\n", "1\n", "2\n", "3\r\n", "", "longer\n"][usize::from(*content)]),
+        Event::Remove(path) => repo.remove(path),
+        Event::Rename(from, to) => {
+            // Whether it can be is not the question.
+            let _ = std::fs::rename(at(from), at(to));
+        }
+        Event::Link(path) => {
+            repo.write(path, "");
+            repo.remove(path);
+            // To nothing, ever: `git sparse-checkout` deletes what lies behind a link in a directory's place.
+            symlink("nowhere", at(path)).unwrap();
+        }
+        Event::Executable(path) => {
+            if let Ok(found) = at(path).symlink_metadata()
+                && found.is_file()
+            {
+                std::fs::set_permissions(at(path), Permissions::from_mode(found.permissions().mode() ^ 0o111)).unwrap();
+            }
+        }
+        Event::Touch(path, seconds) => {
+            if let Ok(found) = at(path).symlink_metadata()
+                && found.is_file()
+            {
+                let now = SystemTime::now();
+                let distance = Duration::from_secs(u64::from(seconds.unsigned_abs()));
+                let time = if *seconds < 0 { now - distance } else { now + distance };
+                std::fs::File::options().append(true).open(at(path)).unwrap().set_modified(time).unwrap();
+            }
+        }
+        Event::Pipe(path) => {
+            repo.write(path, "");
+            repo.remove(path);
+            assert!(Command::new("mkfifo").arg(at(path)).status().unwrap().success());
+        }
+        Event::Ignore(dir, rule) => append(repo, &format!("{dir}.gitignore"), rule),
+        Event::Attributes(dir, rule) => append(repo, &format!("{dir}.gitattributes"), rule),
+        Event::Nested(path) => {
+            repo.write(&format!("{path}/inside"), "x");
+            git(&at(path), &["init", "-q"]);
+        }
+        Event::Git(args) => repo.git(&args.iter().map(String::as_str).collect::<Vec<_>>()),
+    }
+}
+
+fn append(repo: &Repo, path: &str, line: &str) {
+    let known = std::fs::read_to_string(repo.root.join(path)).unwrap_or_default();
+    repo.write(path, &format!("{known}{line}\n"));
+}
+
+/// By the walk alone, by libgit2 alone, and by git.
+fn three_ways(repo: &Repo) -> (Option<Found>, Found, Found) {
+    let walked = {
+        let repo = repo.open();
+        let head = repo.head().ok().map(|head| head.peel_to_tree().unwrap());
+        status(&repo, head.as_ref()).map(|status| shown(status.changes))
+    };
+    let listed = {
+        let repo = repo.open();
+        let head = repo.head().ok().map(|head| head.peel_to_tree().unwrap());
+        shown(compared_by_libgit2(&repo, head.as_ref(), &[]).unwrap())
+    };
+    let said = GitCli::open(&repo.root).unwrap().dirty().unwrap();
+    (walked, listed, shown(said.into_iter().map(|change| (change.path, change.kind))))
+}
+
+fn shown(found: impl IntoIterator<Item = (RepoPath, ChangeKind)>) -> Found {
+    found.into_iter().map(|(path, kind)| (path.to_string(), kind)).collect()
+}
+
+#[test]
+fn the_walk_libgit2_and_git_agree() {
+    let cases = std::env::var("OFFBUILD_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
+    let (walked, asked) = (Cell::new(0), Cell::new(0));
+    let mut runner = TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
+    let history = (proptest::collection::vec(some_event(), 4..24), proptest::collection::vec(some_event(), 0..12));
+    let result = runner.run(&history, |(before, after)| {
+        let repo = Repo::new();
+        repo.git(&["config", "filter.upper.clean", "tr a-z A-Z"]);
+        for event in before {
+            happen(&repo, &event);
+        }
+        repo.git(&["add", "-A"]);
+        repo.git(&["commit", "-q", "-m", "before"]);
+        for event in after {
+            happen(&repo, &event);
+        }
+        let (by_walk, by_libgit2, by_git) = three_ways(&repo);
+        asked.set(asked.get() + 1);
+        if let Some(by_walk) = by_walk {
+            walked.set(walked.get() + 1);
+            let paths: BTreeSet<&String> = by_walk.keys().chain(by_libgit2.keys()).chain(by_git.keys()).collect();
+            for path in paths {
+                // Where libgit2 and git agree, so does the walk. Where they do not (a repository inside, a link to a directory that an
+                // ignore rule for directories names, paths staged outside a sparse checkout), it says what one of them says.
+                let answers = (by_walk.get(path), by_libgit2.get(path), by_git.get(path));
+                prop_assert!(answers.0 == answers.1 || answers.0 == answers.2, "{}: {:?}", path, answers);
+            }
+        }
+        Ok(())
+    });
+    result.unwrap();
+    assert!(walked.get() * 3 > asked.get() * 2, "only {} of {} were not left to libgit2", walked.get(), asked.get());
+}
