@@ -292,6 +292,7 @@ pub(super) async fn carry_out(
     let env = environment();
     let home = super::world::home(&env);
     let builder = Docker::connect(Arc::clone(&env), home.as_deref(), Arc::clone(&registries) as Arc<dyn Registry>).map_err(engine_error)?;
+    let builder = builder.naming_from(world.history.root());
     if !plan.builds.is_empty() {
         builder.probe().await.map_err(engine_error)?;
     }
@@ -302,11 +303,13 @@ pub(super) async fn carry_out(
     world.mask_secrets(plan.builds.iter().map(|build| &build.build));
     let locks = Arc::new(lock_racks(root, &plan, guards, how.lock_wait).await?);
     let held = Arc::clone(&locks);
+    // Before the journal: a file that cannot be written must not leave the journal of a run that never was.
+    let sinks = sinks(global, world, how)?;
     let journal = Journal::create(root, &plan.run)?;
     let written = journal.path().to_owned();
     let (events, receiver) = Events::new(world.redactor.clone());
     let acks = events.acks();
-    let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks(global, world, how)?));
+    let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
     tell_plan(&plan, how, &events).await;
     let ports = Ports {
         builder: Arc::new(builder),

@@ -38,7 +38,7 @@ use session::{Offer, Session};
 use solve::{Control, Ended};
 use status::Steps;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +51,7 @@ pub struct Docker {
     client: bollard::Docker,
     env: Env,
     logins: Arc<dyn Registry>,
+    root: Option<PathBuf>,
 }
 
 impl Docker {
@@ -59,7 +60,13 @@ impl Docker {
     pub fn connect(env: Env, home: Option<&Path>, logins: Arc<dyn Registry>) -> Result<Self, BuildError> {
         let endpoint = endpoint::resolve(env.as_ref(), home)?;
         let client = dial::client(&endpoint.address)?;
-        Ok(Self { endpoint, client, env, logins })
+        Ok(Self { endpoint, client, env, logins, root: None })
+    }
+
+    /// Lets errors name what a build is made of as the repository at `root` knows it: `apps/web/Dockerfile`.
+    #[must_use]
+    pub fn naming_from(self, root: &Path) -> Self {
+        Self { root: Some(root.to_owned()), ..self }
     }
 
     async fn version(&self) -> Result<bollard::models::SystemVersion, BuildError> {
@@ -72,8 +79,8 @@ impl Docker {
     }
 
     async fn run(&self, build: &ImageBuild, labels: &BTreeMap<String, String>, progress: &Progress) -> Result<ImageId, BuildError> {
-        let (wanted, env) = (build.clone(), Arc::clone(&self.env));
-        let checked = tokio::task::spawn_blocking(move || preflight::check(&wanted, &env))
+        let (wanted, env, root) = (build.clone(), Arc::clone(&self.env), self.root.clone());
+        let checked = tokio::task::spawn_blocking(move || preflight::check(&wanted, &env, root.as_deref()))
             .await
             .map_err(|error| engine(format!("the build's files could not be checked: {error}")))??;
         let control = Control::connect(&self.endpoint).await?;

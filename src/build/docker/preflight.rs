@@ -28,17 +28,19 @@ fn missing(message: String, hint: &str) -> BuildError {
     BuildError::Missing { message, hint: Some(hint.to_owned()) }
 }
 
-/// Looks at everything the build names. Reads files: to be called off the async threads.
-pub(super) fn check(build: &ImageBuild, env: &Env) -> Result<Checked, BuildError> {
+/// Looks at everything the build names. Reads files: to be called off the async threads. Files below `root`, or else below the
+/// context, are called by their path from there.
+pub(super) fn check(build: &ImageBuild, env: &Env, root: Option<&Path>) -> Result<Checked, BuildError> {
     let context = directory(&build.context, "the build context")?;
     let file = &build.dockerfile;
+    let below = |directory: &Path| file.strip_prefix(directory).ok();
+    let shown = root.and_then(below).or_else(|| below(&build.context)).unwrap_or(file).display().to_string();
     let text = std::fs::read(file).map_err(|error| {
         let hint = "write it, or name another with the manifest's `dockerfile:` or `manifest:` key";
-        missing(format!("the Dockerfile `{}` cannot be read: {error}", file.display()), hint)
+        missing(format!("the Dockerfile `{shown}` cannot be read: {error}"), hint)
     })?;
     let dockerfile = Dockerfile::parse(&String::from_utf8_lossy(&text));
     let (folder, filename) = location(file)?;
-    let shown = file.strip_prefix(&build.context).unwrap_or(file).display().to_string();
 
     let mut roots = BTreeMap::from([("context".to_owned(), context), ("dockerfile".to_owned(), folder)]);
     for (name, source) in &build.contexts {
@@ -138,7 +140,7 @@ mod tests {
 
     fn refused(build: &ImageBuild) -> String {
         let env: Env = Arc::new(|name| (name == "TOKEN").then(|| "value".to_owned()));
-        match check(build, &env) {
+        match check(build, &env, None) {
             Err(error @ BuildError::Missing { .. }) => error.to_string(),
             Err(other) => panic!("{other}"),
             Ok(_) => "nothing".to_owned(),
@@ -163,6 +165,19 @@ mod tests {
         assert!(refused(&ImageBuild { dockerfile: dir.path().join("gone"), ..good }).contains("cannot be read"));
         let plain = build(dir.path(), "FROM a");
         assert_eq!(refused(&plain), "nothing");
+    }
+
+    #[test]
+    fn a_dockerfile_is_called_as_the_repository_knows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let app = dir.path().join("apps/web");
+        std::fs::create_dir_all(&app).unwrap();
+        let good = build(&app, "FROM a");
+        let env: Env = Arc::new(|_| None);
+        let shown = |root: Option<&Path>| check(&good, &env, root).map(|checked| checked.shown).unwrap();
+        assert_eq!(shown(Some(dir.path())), "apps/web/Dockerfile");
+        assert_eq!(shown(None), "Dockerfile");
+        assert_eq!(shown(Some(Path::new("/elsewhere"))), "Dockerfile");
     }
 
     #[test]

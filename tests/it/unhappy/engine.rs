@@ -115,7 +115,7 @@ fn a_build_that_fails() {
     web/web | no such gem
     web/web | => [2/2] RUN echo no such gem; exit 7 error: executor failed running [/bin/sh -c echo no such gem; exit 7]: exit code: 7
     web/web: build failed after TIME: build of `web/web` failed: executor failed running [/bin/sh -c echo no such gem; exit 7]: exit code: 7
-         --> Dockerfile:2
+         --> apps/web/Dockerfile:2
            1 | FROM BASE
          > 2 | RUN echo no such gem; exit 7
 
@@ -124,7 +124,7 @@ fn a_build_that_fails() {
 
     web@staging failed in build
       build of `web/web` failed: executor failed running [/bin/sh -c echo no such gem; exit 7]: exit code: 7
-      --> Dockerfile:2
+      --> apps/web/Dockerfile:2
       1 | FROM BASE
       > 2 | RUN echo no such gem; exit 7
       next: see the build's log; build it alone: `offbuild build web`
@@ -176,15 +176,15 @@ fn a_build_secret_that_nobody_provides() {
     web@staging: deploy: never deployed
     1 target to deploy, 1 image to build, 2 at a time
     web/web: build started (apps/web/Dockerfile)
-    web/web: build failed after TIME: build of `web/web`: Dockerfile:3 mounts secret `other`, which nobody provides
+    web/web: build failed after TIME: build of `web/web`: apps/web/Dockerfile:3 mounts secret `other`, which nobody provides
            2 | COPY file /file
          > 3 | RUN --mount=type=secret,id=other x
 
     TARGET  OUTCOME  RELEASE  TOOK  WHY
-    web@staging  failed(build)  build of `web/web`: Dockerfile:3 mounts secret `other`, which nobody provides
+    web@staging  failed(build)  build of `web/web`: apps/web/Dockerfile:3 mounts secret `other`, which nobody provides
 
     web@staging failed in build
-      build of `web/web`: Dockerfile:3 mounts secret `other`, which nobody provides
+      build of `web/web`: apps/web/Dockerfile:3 mounts secret `other`, which nobody provides
       2 | COPY file /file
       > 3 | RUN --mount=type=secret,id=other x
       next: add `other` to the service's `build: secrets:`
@@ -209,13 +209,13 @@ fn a_dockerfile_that_is_missing() {
     web@staging: deploy: never deployed
     1 target to deploy, 1 image to build, 2 at a time
     web/web: build started (apps/web/Dockerfile.prod)
-    web/web: build failed after TIME: build of `web/web`: the Dockerfile `REPO/apps/web/Dockerfile.prod` cannot be read: No such file or directory (os error 2)
+    web/web: build failed after TIME: build of `web/web`: the Dockerfile `apps/web/Dockerfile.prod` cannot be read: No such file or directory (os error 2)
 
     TARGET  OUTCOME  RELEASE  TOOK  WHY
-    web@staging  failed(build)  build of `web/web`: the Dockerfile `REPO/apps/web/Dockerfile.prod` cannot be read: No such file or directory (os error 2)
+    web@staging  failed(build)  build of `web/web`: the Dockerfile `apps/web/Dockerfile.prod` cannot be read: No such file or directory (os error 2)
 
     web@staging failed in build
-      build of `web/web`: the Dockerfile `REPO/apps/web/Dockerfile.prod` cannot be read: No such file or directory (os error 2)
+      build of `web/web`: the Dockerfile `apps/web/Dockerfile.prod` cannot be read: No such file or directory (os error 2)
       next: write it, or name another with the manifest's `dockerfile:` or `manifest:` key
 
     live now
