@@ -49,7 +49,7 @@ impl Convox {
 
     async fn read_info(&self) -> Result<RackInfo, RackError> {
         let unsupported = |message: String| RackError::Unsupported { rack: self.name.clone(), message };
-        let bytes = self.http.get_bytes(&["system"], &[]).await.map_err(|error| self.unread("its description", error))?;
+        let bytes = self.http.get_bytes(&["system"], &[]).await.map_err(|error| self.unread("its version", error))?;
         let system: wire::System = super::http::parse(&bytes).map_err(|error| {
             unsupported(format!("`{}` does not answer like a rack: {}; check its host", self.login.host(), error.message()))
         })?;

@@ -77,7 +77,7 @@ impl Convox {
     fn unread(&self, what: &str, error: CallError) -> RackError {
         match error {
             CallError::Lost { message } => {
-                RackError::Unreachable { rack: self.name.clone(), message: format!("{what}: {message}"), hint: None }
+                RackError::Unreachable { rack: self.name.clone(), message: format!("{message} (asked for {what})"), hint: None }
             }
             error => self.fault(what, error),
         }
@@ -119,7 +119,7 @@ impl Convox {
             CallError::Answered { status: status @ 502..=504, message } => {
                 let message = if message.is_empty() { "the rack does not answer its balancer".to_owned() } else { message };
                 let hint = "the rack may be updating itself; try again when `convox rack` says `running`".to_owned();
-                RackError::Unreachable { rack, message: format!("{what}: status {status}: {message}"), hint: Some(hint) }
+                RackError::Unreachable { rack, message: format!("status {status}: {message} (asked for {what})"), hint: Some(hint) }
             }
             CallError::Answered { status, message } => {
                 let message = if message.is_empty() { format!("status {status}") } else { message };

@@ -55,7 +55,7 @@ async fn errors_are_told_apart() {
     once.push(app("running", "ROLD"));
     assert_eq!(live(flaky(once)).await, Ok(()));
     let gone = live(flaky(vec![Reply::Text(503, "<html>")])).await.unwrap_err();
-    assert!(gone.starts_with("rack `prod` cannot be reached: app `web`: status 503"), "{gone}");
+    assert_eq!(gone, "rack `prod` cannot be reached: status 503: the rack does not answer its balancer (asked for app `web`)");
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ fn a_rack_that_closes_connections() {
     let said = said.replace("connection error: Connection reset by peer (os error 104)", "CLOSED");
     insta::assert_snapshot!(said, @r#"
     exit 3
-    error: rack `staging` cannot be reached: its description: CLOSED
+    error: rack `staging` cannot be reached: CLOSED (asked for its version)
       next: check `racks.staging.host` and the network, then: offbuild doctor
     "#);
 }
