@@ -25,7 +25,8 @@ use crate::event::{Acks, Event, EventKind};
 use crate::journal::Journal;
 use plain::Verbosity;
 use state::RunState;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -99,6 +100,17 @@ fn is_last(event: &Event) -> bool {
     matches!(event.kind, EventKind::RunFinished { .. })
 }
 
+/// How many columns an output has: what `COLUMNS` says, or else the terminal that it is.
+#[must_use]
+pub fn width(output: impl AsFd + IsTerminal, var: impl Fn(&str) -> Option<String>) -> usize {
+    // Less is no width anybody reads a table at: some terminals of CIs say 0.
+    let wide = |columns: &usize| *columns >= 40;
+    let told = var("COLUMNS").and_then(|columns| columns.parse().ok()).filter(wide);
+    let seen = || rustix::termios::tcgetwinsize(&output).ok().map(|size| usize::from(size.ws_col)).filter(wide);
+    // A CI's log has no width of its own; 120 columns are shown by all of them.
+    told.or_else(seen).unwrap_or(if output.is_terminal() { 80 } else { 120 })
+}
+
 /// The reports people see of a run, as the environment (`var`) asks: live rows on a terminal, plain lines elsewhere, and what
 /// GitHub Actions reads when it runs the program.
 #[must_use]
@@ -106,9 +118,7 @@ pub fn for_people(verbosity: Verbosity, var: impl Fn(&str) -> Option<String>) ->
     let github = var("GITHUB_ACTIONS").is_some_and(|value| value == "true");
     let live = !github && verbosity != Verbosity::Quiet && terminal::suits(&var);
     let paint = Paint::from_env(io::stderr().is_terminal(), &var);
-    // A CI's log has no width of its own; 120 columns are shown by all of them.
-    let columns = var("COLUMNS").and_then(|columns| columns.parse().ok()).filter(|columns| *columns >= 40);
-    let width = columns.unwrap_or(if io::stderr().is_terminal() { 80 } else { 120 });
+    let width = width(io::stderr(), &var);
     let options = plain::Options { verbosity, paint, github, live, width };
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     if live {

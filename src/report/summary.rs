@@ -137,8 +137,9 @@ fn row(target: &Target, known: &TargetState) -> [String; 5] {
 /// Why a target ended as it did: the error, what it waited for, or the plan's reasons.
 #[must_use]
 pub fn why(target: &TargetState) -> String {
+    let unchanged = || target.base.as_ref().filter(|_| target.outcome == Some(TargetOutcome::UpToDate));
     let reasons = || match target.reasons.as_slice() {
-        [] => target.verdict.clone(),
+        [] => unchanged().map_or_else(|| target.verdict.clone(), |base| format!("no input changed since {}", base.short())),
         [one] => one.clone(),
         [first, more @ ..] => format!("{first} (and {} more)", more.len()),
     };

@@ -7,11 +7,12 @@
 use super::Sink;
 use super::plain::{Options, Plain};
 use super::state::{RunState, StepState};
-use super::text::{Paint, clean, count, took};
+use super::text::{Paint, clean, clip, count, took};
 use crate::event::{Event, Stage, Step, TargetOutcome};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal as _, Write};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// More running steps than this are counted instead of shown.
 const ROWS: usize = 16;
@@ -19,7 +20,9 @@ const ROWS: usize = 16;
 /// True when standard error is a terminal that can show live rows.
 #[must_use]
 pub fn suits(var: impl Fn(&str) -> Option<String>) -> bool {
-    io::stderr().is_terminal() && var("TERM").is_none_or(|term| term != "dumb") && var("CI").is_none_or(|ci| ci.is_empty())
+    // indicatif draws nothing on a terminal without a name, and then nobody would see what runs.
+    let moves = var("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+    io::stderr().is_terminal() && moves && var("CI").is_none_or(|ci| ci.is_empty())
 }
 
 /// The live view.
@@ -30,6 +33,7 @@ pub struct Terminal {
     bars: Vec<ProgressBar>,
     style: ProgressStyle,
     paint: Paint,
+    width: usize,
 }
 
 impl Terminal {
@@ -42,7 +46,15 @@ impl Terminal {
     fn new(options: Options, target: ProgressDrawTarget, above: Box<dyn Write + Send>) -> Self {
         let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
         let plain = Plain::new(Vec::new(), Options { live: true, ..options });
-        Self { plain, above, rows: MultiProgress::with_draw_target(target), bars: Vec::new(), style, paint: options.paint }
+        Self {
+            plain,
+            above,
+            rows: MultiProgress::with_draw_target(target),
+            bars: Vec::new(),
+            style,
+            paint: options.paint,
+            width: options.width,
+        }
     }
 
     /// Moves what the plain report wrote above the rows.
@@ -84,7 +96,7 @@ impl Sink for Terminal {
     }
 
     fn tick(&mut self, now: OffsetDateTime, state: &RunState) -> io::Result<()> {
-        self.draw(rows(now, state, self.paint));
+        self.draw(rows(now, state, self.paint, self.width));
         Ok(())
     }
 
@@ -103,8 +115,8 @@ impl Drop for Terminal {
     }
 }
 
-/// What the rows say at `now`: how far the run is, then each running step.
-fn rows(now: OffsetDateTime, state: &RunState, paint: Paint) -> Vec<String> {
+/// What the rows say at `now` on a terminal of `width` columns: how far the run is, then each running step.
+fn rows(now: OffsetDateTime, state: &RunState, paint: Paint, width: usize) -> Vec<String> {
     let running = state.running();
     if running.is_empty() {
         return Vec::new();
@@ -115,7 +127,7 @@ fn rows(now: OffsetDateTime, state: &RunState, paint: Paint) -> Vec<String> {
     for (step, known) in running.iter().take(ROWS) {
         let (subject, stage) = (format!("{:subjects$}", step.subject()), format!("{:stages$}", step.stage.name()));
         let spent = format!("{:>7}", took(since(now, known.started)));
-        rows.push(format!("{}  {stage}  {}  {}", paint.strong(&subject), paint.warn(&spent), doing(known)));
+        rows.push(format!("{}  {stage}  {}  {}", paint.strong(&subject), paint.warn(&spent), doing(known, width)));
     }
     if running.len() > ROWS {
         rows.push(paint.dim(&format!("and {} more", running.len() - ROWS)));
@@ -123,13 +135,21 @@ fn rows(now: OffsetDateTime, state: &RunState, paint: Paint) -> Vec<String> {
     rows
 }
 
-fn doing(step: &StepState) -> String {
-    let doing = clean(&step.doing());
-    // A build's row has BuildKit's step, and what that step said last behind it.
+fn doing(step: &StepState, width: usize) -> String {
+    let doing = clean(without_time(&step.doing()));
+    // A build's row has BuildKit's step, and what that step said last behind it: the longest command leaves room for that.
     match &step.last_line {
-        Some(line) if !step.build_steps.is_empty() && clean(line) != doing => format!("{doing}: {}", clean(line)),
+        Some(line) if !step.build_steps.is_empty() && clean(line) != doing => {
+            format!("{}: {}", clip(&doing, (width / 3).max(20)), clean(line))
+        }
         _ => doing,
     }
+}
+
+/// A rack's line without the time it begins with: the row has a clock of its own, and little room.
+fn without_time(line: &str) -> &str {
+    let timed = |(time, rest)| OffsetDateTime::parse(time, &Rfc3339).is_ok().then_some(rest);
+    line.split_once(' ').and_then(timed).unwrap_or(line)
 }
 
 fn progress(now: OffsetDateTime, state: &RunState) -> String {
@@ -206,19 +226,25 @@ mod tests {
         stream.begin("web/web", Stage::Build, "Dockerfile").build_step("web/web", "[2/3] RUN make", false, None, None);
         stream.log("web/web", Stage::Build, "\u{1b}[2Kcompiling\r 10%\r 20%").pass(20_000);
         stream.begin("api", Stage::BeforeBuild, "deploy/before_build.sh");
+        stream.begin("api@staging", Stage::Promote, "RAPI2");
+        stream.log("api@staging", Stage::Promote, "2026-01-02T03:04:05Z system/cloudformation UPDATE_IN_PROGRESS: api");
+        stream.begin("job/web", Stage::Build, "Dockerfile").build_step("job/web", "[7/7] RUN make every thing there is", false, None, None);
+        stream.log("job/web", Stage::Build, "cc -o thing");
         let mut state = RunState::replay(&stream.events());
         let now = samples::START + Duration::seconds(83);
-        insta::assert_snapshot!(rows(now, &state, Paint::default()).join("\n"), @r#"
+        insta::assert_snapshot!(rows(now, &state, Paint::default(), 80).join("\n"), @r#"
         1m 23s
-        web/web  build          1m 23s  [2/3] RUN make:  20%
-        api      before_build   1m 03s  deploy/before_build.sh
+        web/web      build          1m 23s  [2/3] RUN make:  20%
+        api          before_build   1m 03s  deploy/before_build.sh
+        api@staging  promote        1m 03s  system/cloudformation UPDATE_IN_PROGRESS: api
+        job/web      build          1m 03s  [7/7] RUN make every thin…: cc -o thing
         "#);
         for number in 0..20 {
             let mut stream = samples::Stream::start();
             stream.begin(&format!("app{number}"), Stage::Push, "");
             stream.events().iter().skip(1).for_each(|event| state.apply(event));
         }
-        assert_eq!(rows(now, &state, Paint::default()).last().unwrap(), "and 6 more");
-        assert!(rows(now, &RunState::replay(&samples::success()), Paint::default()).is_empty());
+        assert_eq!(rows(now, &state, Paint::default(), 80).last().unwrap(), "and 8 more");
+        assert!(rows(now, &RunState::replay(&samples::success()), Paint::default(), 80).is_empty());
     }
 }

@@ -153,6 +153,45 @@ fn a_protected_rack_needs_a_yes() {
 }
 
 #[test]
+fn on_a_terminal_a_protected_rack_is_asked_for_with_the_plan_in_sight() {
+    let world = Setup::new(&["web"]).rack("production", Version::V3, "protected: true").start();
+    let question = "release to protected rack `production`? [y/N] ";
+    let before = world.sandbox.requests().len();
+    for no in ["n", "", "yess"] {
+        let run = world.run_on_terminal(&["deploy"], question, no).code(4).says("the answer was not yes");
+        // What is agreed to is shown first.
+        let asked = run.done.stderr.split(question).next().unwrap();
+        assert!(asked.contains("rack production\n  web  deploy\n") && asked.contains("rack staging\n  web  deploy\n"), "{asked}");
+        assert!(run.events.is_empty());
+    }
+    assert!(world.sandbox.requests().split_off(before).iter().all(|request| request.method == "GET"));
+    let run = world.run_on_terminal(&["deploy"], question, "y").code(0);
+    run.outcomes(&["web@production deployed", "web@staging deployed"]);
+    // Nothing is to be released there now, so nothing is asked.
+    let run = world.run_on_terminal(&["deploy"], question, "n").code(0);
+    assert!(!run.done.stderr.contains("protected"), "{}", run.done.stderr);
+    // Going back touches the rack like going forward does.
+    world.page("web", "second").repo.commit("second");
+    world.run(&["deploy", "--yes"]).code(0);
+    let question = "protected rack `production`? [y/N] ";
+    world.run_on_terminal(&["rollback", "web@production"], question, "n").code(4);
+    assert_eq!(world.sandbox.promotes("production", "web"), 2);
+    world.run_on_terminal(&["rollback", "web@production"], question, "yes").code(0);
+    assert_eq!(world.sandbox.promotes("production", "web"), 3);
+}
+
+#[test]
+fn on_a_terminal_rows_come_and_go_and_the_table_stays() {
+    let world = Setup::new(&["web"]).start();
+    let run = world.run_on_terminal(&["deploy"], "never asked", "").code(0).outcomes(&["web@staging deployed"]);
+    let shown = &run.done.stderr;
+    assert!(shown.contains("0 of 1 build, 0 of 1 target"), "{shown}");
+    let cleared = shown.rfind("\u{1b}[").unwrap();
+    assert!(cleared < shown.rfind("TARGET ").unwrap(), "something is drawn over the table:\n{shown}");
+    assert!(shown.trim_end().ends_with("build steps cached"), "{shown}");
+}
+
+#[test]
 fn while_one_run_holds_the_rack_another_is_told_who() {
     let world = Setup::new(&["web"]).start();
     let go = world.aside("go");

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod repo;
 pub mod sandbox;
 pub mod services;
+pub mod terminal;
 pub mod world;
 
 use std::collections::BTreeMap;

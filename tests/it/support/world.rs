@@ -218,6 +218,15 @@ impl World {
         Run { done, events: self.journal(&root, &before) }
     }
 
+    /// Runs a command on a terminal where somebody answers a question.
+    #[track_caller]
+    pub fn run_on_terminal(&self, args: &[&str], question: &str, answer: &str) -> Run {
+        let before = runs(&self.repo.root());
+        let done = super::terminal::run(self.offbuild().command(args), question, answer);
+        self.check_secrets(&done.stderr);
+        Run { done, events: self.journal(&self.repo.root(), &before) }
+    }
+
     /// Starts a command and does not wait for it.
     pub fn start(&self, args: &[&str]) -> Started {
         let before = runs(&self.repo.root());
@@ -285,6 +294,15 @@ impl World {
         let head = self.registry_call(&args, &format!("{app}/manifests/{tag}"));
         let line = head.lines().find(|line| line.to_lowercase().starts_with("docker-content-digest:")).unwrap();
         line.split_once(':').unwrap().1.trim().to_owned()
+    }
+
+    /// The configuration of a tag's image in the real registry.
+    pub fn image_config(&self, app: &str, tag: &str) -> serde_json::Value {
+        let accept = "Accept: application/vnd.docker.distribution.manifest.v2+json";
+        let manifest: serde_json::Value =
+            serde_json::from_str(&self.registry_call(&["-f", "-H", accept], &format!("{app}/manifests/{tag}"))).unwrap();
+        let config = manifest["config"]["digest"].as_str().unwrap();
+        serde_json::from_str(&self.registry_call(&["-f", "-L"], &format!("{app}/blobs/{config}"))).unwrap()
     }
 
     /// Makes a tag of the real registry point to another tag's image.
