@@ -409,9 +409,9 @@ pub struct ReportArgs {
     /// Its id, the beginning of it, or `latest`
     #[arg(default_value = "latest")]
     pub run: String,
-    /// Where to write it
-    #[arg(short, long, value_name = "FILE", default_value = "offbuild.html")]
-    pub output: PathBuf,
+    /// Where to write it; without this, beside the run's journal below `.offbuild`, where git does not see it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// `offbuild sandbox`.

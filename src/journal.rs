@@ -36,6 +36,14 @@ pub struct RunFile {
     pub path: PathBuf,
 }
 
+impl RunFile {
+    /// Where the run's HTML page is kept when nobody names another place: it goes when its journal goes.
+    #[must_use]
+    pub fn page(&self) -> PathBuf {
+        self.path.with_extension("html")
+    }
+}
+
 /// Returns `.offbuild` under `root`, made when it is missing, with the `.gitignore` that keeps it out of the tree.
 pub fn home(root: &Path) -> io::Result<PathBuf> {
     let home = root.join(".offbuild");
@@ -184,6 +192,7 @@ fn runs_dir(root: &Path) -> PathBuf {
 fn prune(root: &Path) {
     // A journal that cannot be removed is no reason not to deploy; the next run tries again.
     for old in Journal::list(root).unwrap_or_default().into_iter().skip(KEPT_RUNS) {
+        let _ = fs::remove_file(old.page());
         let _ = fs::remove_file(old.path);
     }
 }
@@ -309,9 +318,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for number in 0..KEPT_RUNS + 3 {
             Journal::create(dir.path(), &run(&format!("20260102-{number:06}-aaaa"))).unwrap();
+            fs::write(Journal::find(dir.path(), "latest").unwrap().page(), "").unwrap();
         }
+        // A page that nobody asked for there is none of.
+        Journal::create(dir.path(), &run("20260103-000000-aaaa")).unwrap();
+        assert_eq!(fs::read_dir(runs_dir(dir.path())).unwrap().count(), 2 * KEPT_RUNS - 1);
         let kept = Journal::list(dir.path()).unwrap();
         assert_eq!(kept.len(), KEPT_RUNS);
-        assert_eq!(kept.last().unwrap().run.as_str(), "20260102-000003-aaaa");
+        assert_eq!(kept.last().unwrap().run.as_str(), "20260102-000004-aaaa");
     }
 }

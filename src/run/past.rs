@@ -19,18 +19,24 @@ fn state(global: &Global, run: &str) -> Result<RunState> {
 }
 
 pub(super) fn history(global: &Global) -> Result<u8> {
-    super::print(&report::history::history(&report::history::read(&root(global)?)?, 100))
+    super::print(&report::history::history(&report::history::read(&root(global)?)?, columns()))
+}
+
+/// The columns of standard output.
+fn columns() -> usize {
+    report::width(std::io::stdout(), |name| std::env::var(name).ok())
 }
 
 pub(super) fn show(global: &Global, args: &RunArgs) -> Result<u8> {
-    let options = summary::Options { verbose: true, width: 100, ..summary::Options::default() };
+    let options = summary::Options { verbose: true, width: columns(), ..summary::Options::default() };
     super::print(&summary::render(&state(global, &args.run)?, &options))
 }
 
 pub(super) fn report(global: &Global, args: &ReportArgs) -> Result<u8> {
     let file = Journal::find(&root(global)?, &args.run)?;
     let page = report::html::render(&Journal::read(&file.path)?);
-    std::fs::write(&args.output, page)
-        .map_err(|error| Error::failed(format!("`{}` cannot be written", args.output.display())).because(error))?;
-    super::print(&format!("wrote {}\n", args.output.display()))
+    // Not in the work tree by default: a file that git sees makes the tree dirty, and the next deploy refuse.
+    let path = args.output.clone().unwrap_or_else(|| file.page());
+    std::fs::write(&path, page).map_err(|error| Error::failed(format!("`{}` cannot be written", path.display())).because(error))?;
+    super::print(&format!("wrote {}\n", path.display()))
 }

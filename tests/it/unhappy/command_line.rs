@@ -111,6 +111,22 @@ fn a_past_run_that_is_not_there() {
 }
 
 #[test]
+fn the_page_of_a_past_run_is_kept_where_git_does_not_see_it() {
+    let bench = Bench::released();
+    bench.offbuild().run(&["deploy"]).code(0);
+    let done = bench.offbuild().run(&["report"]).code(0);
+    let path = std::path::Path::new(done.stdout.strip_prefix("wrote ").unwrap().trim_end());
+    let journal = path.with_extension("jsonl");
+    assert!(path.starts_with(bench.repo.root().join(".offbuild")) && journal.exists(), "{}", done.stdout);
+    assert!(std::fs::read_to_string(path).unwrap().contains("web@staging"));
+    assert_eq!(bench.repo.git(&["status", "--porcelain"]), "");
+    let elsewhere = bench.repo.dir.path().join("page.html");
+    let done = bench.offbuild().run(&["report", "latest", "-o", elsewhere.to_str().unwrap()]).code(0);
+    assert_eq!(done.stdout, format!("wrote {}\n", elsewhere.display()));
+    assert!(elsewhere.exists());
+}
+
+#[test]
 fn a_configuration_is_never_written_over() {
     insta::assert_snapshot!(Bench::released().says(&["init"]), @r#"
     exit 2
