@@ -8,7 +8,7 @@ use offbuild::sandbox::Version;
 fn a_broken_build_releases_nothing_and_shows_its_line() {
     let world = Setup::new(&["api", "web"]).start();
     world.app("web", "RUN echo this is wrong >&2 && exit 7").repo.commit("broken");
-    let run = world.run(&["deploy"]).code(1).says("RUN echo this is wrong").says("this is wrong").says("Dockerfile");
+    let run = world.run(&["deploy"]).code(1).says("RUN echo this is wrong").says("this is wrong").says("apps/web/Dockerfile:3");
     let run = run.outcomes(&["api@staging not-attempted", "web@staging failed(build)"]);
     // The other build was not stopped by it.
     assert_eq!(run.finished(Stage::Push), ["api/web"]);
@@ -74,6 +74,27 @@ fn with_on_failure_continue_the_lane_goes_on_but_not_for_those_that_come_after()
     let run = world.run(&["deploy", "--on-failure", "continue"]).code(1);
     run.outcomes(&["api@staging failed(hook)", "late@staging blocked(api@staging)", "web@staging deployed"]);
     assert_eq!(world.sandbox.builds("staging", "late"), 0);
+}
+
+#[test]
+fn with_on_failure_stop_all_no_other_rack_starts_anything_new() {
+    let world = Setup::new(&["api", "web"]).rack("production", Version::V3, "").start();
+    let go = world.aside("go");
+    let script = format!("test \"$RACK_NAME\" != staging || exit 3\nwhile [ ! -e {} ]; do sleep 0.05; done", go.display());
+    world.hook("api", "before_release", &script).repo.commit("hook");
+    let mut run = world.start(&["deploy", "--on-failure", "stop-all"]);
+    // The other rack is in the middle of a release when this one fails: that one is heard out.
+    let failed = |kind: &EventKind| matches!(kind, EventKind::TargetFinished { target, .. } if target.to_string() == "api@staging");
+    world.until(&mut run, failed);
+    std::fs::write(go, "").unwrap();
+    let run = world.ended(run).code(1).says("which stops everything").outcomes(&[
+        "api@production deployed",
+        "api@staging failed(hook)",
+        "web@production not-attempted",
+        "web@staging not-attempted",
+    ]);
+    assert_eq!(run.begun(Stage::Stage), ["api@production", "api@staging"]);
+    assert_eq!((world.sandbox.builds("production", "web"), world.sandbox.builds("staging", "web")), (0, 0));
 }
 
 #[test]
@@ -182,12 +203,14 @@ fn a_hook_that_fails_after_the_release_is_a_failure_and_the_release_is_live() {
 }
 
 #[test]
-fn with_fail_fast_a_broken_build_stops_the_others() {
+fn with_fail_fast_or_stop_all_a_broken_build_stops_the_others() {
     let world = Setup::new(&["api", "web"]).start();
     // Would outlast any test.
     world.app("api", "RUN sleep 3000").app("web", "RUN exit 7").repo.commit("broken");
-    let run = world.run(&["deploy", "--fail-fast", "-j", "2"]).code(1);
-    assert_eq!(run.begun(Stage::Push), Vec::<String>::new());
-    let ended = run.kinds().filter(|kind| matches!(kind, EventKind::TargetFinished { .. })).count();
-    assert_eq!(ended, 2);
+    for flag in ["--fail-fast", "--on-failure=stop-all"] {
+        let run = world.run(&["deploy", flag, "-j", "2"]).code(1);
+        assert_eq!(run.begun(Stage::Push), Vec::<String>::new(), "{flag}");
+        let ended = run.kinds().filter(|kind| matches!(kind, EventKind::TargetFinished { .. })).count();
+        assert_eq!(ended, 2, "{flag}");
+    }
 }

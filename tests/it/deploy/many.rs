@@ -42,3 +42,15 @@ fn builds_run_side_by_side_within_their_bound_and_a_rack_releases_one_app_at_a_t
     let run = world.run(&["deploy"]).code(0);
     assert_eq!(run.begun(Stage::Build), Vec::<String>::new());
 }
+
+#[test]
+fn two_racks_release_side_by_side() {
+    let world = Setup::new(&["web"]).rack("production", Version::V3, "").start();
+    // Each lane waits in the middle of its release for the other to be there too: one after the other would never end well.
+    let meeting = world.aside("meeting");
+    std::fs::create_dir(&meeting).unwrap();
+    let script =
+        "cd MEETING; touch $RACK_NAME; for _ in $(seq 1200); do [ -e staging ] && [ -e production ] && exit; sleep 0.05; done; exit 1";
+    world.hook("web", "before_release", &script.replace("MEETING", meeting.to_str().unwrap())).repo.commit("hook");
+    world.run(&["deploy"]).code(0).outcomes(&["web@production deployed", "web@staging deployed"]);
+}
