@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=tests/services.sh
 . tests/services.sh
 need_rust
+need_lints
 need_services
 cargo fmt --check
 cargo clippy --quiet --all-targets --locked -- -D warnings

@@ -20,15 +20,18 @@ as_root() {
 }
 
 updated=
+update() {
+  [ -z "$updated" ] || return 0
+  as_root apt-get update -qq >&2
+  updated=yes
+}
+
 install() {
   if ! command -v apt-get >/dev/null; then
     say "please install: $*"
     return 1
   fi
-  if [ -z "$updated" ]; then
-    as_root apt-get update -qq >&2
-    updated=yes
-  fi
+  update
   say "installing $*"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
@@ -57,25 +60,39 @@ need_cgroups() {
   as_root mount -t cgroup2 cgroup2 /sys/fs/cgroup || say "it cannot be mounted; the engine may not start"
 }
 
-# Rust is there by the reader's own doing; only what its smallest profile leaves out is added.
+# Rust is there by the reader's own doing.
 need_rust() {
-  if ! command -v cargo >/dev/null; then
-    export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
-    command -v cargo >/dev/null || { say "cargo is missing: https://rustup.rs"; return 1; }
-  fi
-  if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
-    say "adding rustfmt and clippy"
+  command -v cargo >/dev/null && return
+  export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+  command -v cargo >/dev/null || { say "cargo is missing: https://rustup.rs"; return 1; }
+}
+
+# What the smallest profile of Rust leaves out.
+need_lints() {
+  if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return; fi
+  say "adding rustfmt and clippy"
+  if command -v rustup >/dev/null; then
     rustup component add rustfmt clippy >&2
+  else
+    install rustfmt rust-clippy
   fi
+}
+
+# The base images hold busybox and nothing else, so it has to be the one that needs no libraries. Debian's usual one does.
+need_busybox() {
+  local busybox
+  if busybox=$(command -v busybox) && ! ldd "$busybox" 2>/dev/null | grep -q libc; then return; fi
+  install busybox-static
 }
 
 need_engine() {
   have git git
   # rustc links with cc, and libgit2 is compiled: both need the headers too.
   have cc gcc libc6-dev
-  have curl curl ca-certificates
-  have busybox busybox-static
-  have openssl openssl
+  have curl curl
+  # What cargo and pip check servers with.
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || install ca-certificates
+  need_busybox
   if [ -n "${DOCKER_HOST:-}" ] || engine_answers; then return; fi
   if engine_is_closed; then
     say "the Docker Engine is there, but $(id -un) may not use it: sudo usermod -aG docker $(id -un), then log in again"
@@ -118,8 +135,18 @@ need_moto() {
   export OFFBUILD_TEST_MOTO
 }
 
+# The client: with the engine in Debian 12, in a package of its own from 13 on.
+need_client() {
+  command -v docker >/dev/null && return
+  update
+  if apt-cache show docker-cli >/dev/null 2>&1; then install docker-cli; else install docker.io; fi
+}
+
 need_services() {
   need_engine
+  need_client
+  have openssl openssl
+  have ssh-agent openssh-client
   # Debian starts the registry as a service where there is systemd; the tests start their own on free ports.
   have docker-registry docker-registry
   have htpasswd apache2-utils

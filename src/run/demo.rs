@@ -7,10 +7,11 @@ use super::world::{Env, environment, home};
 use crate::build::Builder as _;
 use crate::build::docker::Docker;
 use crate::cli::DemoArgs;
-use crate::error::{Error, Result};
+use crate::deploy::Signal;
+use crate::error::{Error, Kind, Result};
 use crate::event::EventKind;
 use crate::journal::Journal;
-use crate::names::RackName;
+use crate::names::{ImageId, RackName, Repository};
 use crate::registry::registries::Registries;
 use crate::sandbox::{Options, Pace, RackOptions, RegistryKind, RegistryOptions, Running, Version, serve};
 use crate::secret::Redactor;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The image the example's Dockerfiles start from.
 const BASE: &str = "offbuild-demo-base";
@@ -53,6 +55,9 @@ const EXAMPLE: &[(&str, &str)] = example![
     "libs/money/money.sh",
 ];
 
+/// INT and TERM as they come.
+type Signals = UnboundedReceiver<Signal>;
+
 /// Runs the demo.
 pub(super) async fn demo(args: &DemoArgs) -> Result<u8> {
     let env = environment();
@@ -64,13 +69,17 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<u8> {
     let repo = place.path().join("monorepo");
     write_example(&repo)?;
     say(&format!("a monorepo of four apps, and the Docker Engine {} ({})", info.version, info.platform));
-    engine.import(base_image()?, BASE).await.map_err(super::deploy::engine_error)?;
+    let base = base_image()?;
+    // What there was under that name is there again in the end.
+    let before = engine.image_id(BASE).await.map_err(super::deploy::engine_error)?;
+    let mut signals = super::deploy::signals()?;
+    engine.import(base, BASE).await.map_err(super::deploy::engine_error)?;
     commit(&repo, "The example")?;
     let sandbox = serve(sandbox_options(&place.path().join("sandbox"))?).await?;
     say("a sandbox: rack `staging` (version 2), rack `production` (version 3), a registry that behaves like ECR");
 
-    let shown = show(&repo, &sandbox, &env).await;
-    let clean = clean(&repo, &engine).await;
+    let shown = show(&repo, &sandbox, &env, &mut signals).await;
+    let clean = clean(&repo, &engine, before.as_ref()).await;
     if args.keep {
         say(&format!("kept: {}", place.keep().display()));
     }
@@ -81,9 +90,9 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<u8> {
 }
 
 /// What there is to see.
-async fn show(repo: &Path, sandbox: &Running, env: &Env) -> Result<()> {
+async fn show(repo: &Path, sandbox: &Running, env: &Env, signals: &mut Signals) -> Result<()> {
     say("the first rollout: nothing is deployed yet, so everything is");
-    offbuild(repo, sandbox, env, &["deploy"]).await?;
+    offbuild(repo, sandbox, env, signals, &["deploy"]).await?;
     say("one line of `libs/money` changes: `api` and `jobs` use it, `shop` and `billing` do not");
     let library = repo.join("libs/money/money.sh");
     let changed = std::fs::read_to_string(&library).map(|text| format!("{text}# rounds half to even\n"));
@@ -91,33 +100,56 @@ async fn show(repo: &Path, sandbox: &Running, env: &Env) -> Result<()> {
         .and_then(|text| std::fs::write(&library, text))
         .map_err(|error| Error::failed("the example cannot be changed").because(error))?;
     commit(repo, "Round half to even")?;
-    offbuild(repo, sandbox, env, &["changed"]).await?;
-    offbuild(repo, sandbox, env, &["deploy"]).await?;
+    offbuild(repo, sandbox, env, signals, &["changed"]).await?;
+    offbuild(repo, sandbox, env, signals, &["deploy"]).await?;
     say("once more: the racks run this commit, so there is nothing to do");
-    offbuild(repo, sandbox, env, &["deploy"]).await?;
-    offbuild(repo, sandbox, env, &["status"]).await
+    offbuild(repo, sandbox, env, signals, &["deploy"]).await?;
+    offbuild(repo, sandbox, env, signals, &["status"]).await
 }
 
 fn say(text: &str) {
     eprintln!("\n== {text}");
 }
 
-/// Runs this very program on the repository, with the sandbox's variables in its environment.
-async fn offbuild(repo: &Path, sandbox: &Running, env: &Env, args: &[&str]) -> Result<()> {
+/// Runs this very program on the repository, with the sandbox's variables in its environment. A signal is handed on to it; what it
+/// leaves is cleaned up here.
+async fn offbuild(repo: &Path, sandbox: &Running, env: &Env, signals: &mut Signals, args: &[&str]) -> Result<()> {
     eprintln!("\n$ offbuild {}", args.join(" "));
     let program = std::env::current_exe().map_err(|error| Error::unusable("this program cannot be found again").because(error))?;
     let variables: BTreeMap<String, String> =
         sandbox.environment().into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect();
-    let status = tokio::process::Command::new(program)
+    let again = |error: std::io::Error| Error::unusable("this program cannot be run again").because(error);
+    let mut child = tokio::process::Command::new(program)
         .args(args)
         .current_dir(repo)
         .envs(variables)
         // The CI the demo may run in is not the example's.
         .env("GITHUB_ACTIONS", "")
         .env("TERM", env("TERM").unwrap_or_else(|| "dumb".to_owned()))
-        .status()
-        .await
-        .map_err(|error| Error::unusable("this program cannot be run again").because(error))?;
+        // Out of the terminal's reach, or it would hear an interrupt twice, and twice means at once.
+        .process_group(0)
+        .spawn()
+        .map_err(again)?;
+    let mut stopped = None;
+    let status = loop {
+        tokio::select! {
+            ended = child.wait() => break ended.map_err(again)?,
+            Some(signal) = signals.recv() => {
+                let (kind, send) = match signal {
+                    Signal::Int => (Kind::Interrupted, rustix::process::Signal::INT),
+                    Signal::Term => (Kind::Terminated, rustix::process::Signal::TERM),
+                };
+                stopped = Some(kind);
+                if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
+                    // It has ended by itself meanwhile when this fails.
+                    let _ = rustix::process::kill_process(id, send);
+                }
+            }
+        }
+    };
+    if let Some(kind) = stopped {
+        return Err(Error::new(kind, "the demo was stopped"));
+    }
     if status.success() {
         return Ok(());
     }
@@ -158,12 +190,18 @@ fn commit(repo: &Path, message: &str) -> Result<()> {
 /// A root file system with nothing but a static busybox, as a tar.
 fn base_image() -> Result<Vec<u8>> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    let busybox = busybox.ok_or_else(|| {
-        Error::unusable("there is no busybox to make a base image of").hint("apt-get install busybox-static, or run example/run.sh")
-    })?;
+    let hint = "apt-get install busybox-static, or run example/run.sh";
+    let busybox = busybox.ok_or_else(|| Error::unusable("there is no busybox to make a base image of").hint(hint))?;
+    let program = std::fs::read(busybox).map_err(|error| Error::unusable(format!("`{busybox}` cannot be read")).because(error))?;
+    if needs_libraries(&program) {
+        return Err(Error::unusable(format!("`{busybox}` needs libraries, and the base image has none")).hint(hint));
+    }
     let archive = || -> std::io::Result<Vec<u8>> {
         let mut tar = tar::Builder::new(Vec::new());
-        tar.append_path_with_name(busybox, "bin/busybox")?;
+        let mut header = tar::Header::new_gnu();
+        header.set_size(program.len() as u64);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, "bin/busybox", program.as_slice())?;
         for applet in ["sh", "cat", "echo", "ls", "sleep", "mkdir", "touch", "cp", "date", "test"] {
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(tar::EntryType::Symlink);
@@ -174,6 +212,20 @@ fn base_image() -> Result<Vec<u8>> {
         tar.into_inner()
     };
     archive().map_err(|error| Error::unusable("the base image cannot be made").because(error))
+}
+
+/// True for a program that names an interpreter, the linker that loads its libraries. One that is no ELF file of 64 bits in this
+/// machine's order is not judged.
+fn needs_libraries(program: &[u8]) -> bool {
+    const INTERPRETER: u32 = 3;
+    let short = |at: usize| program.get(at..at + 2).map(|bytes| usize::from(u16::from_le_bytes([bytes[0], bytes[1]])));
+    let table = || {
+        let offset = program.get(0x20..0x28)?.try_into().map(u64::from_le_bytes).ok()?;
+        Some((usize::try_from(offset).ok()?, short(0x36)?, short(0x38)?))
+    };
+    let Some((offset, size, count)) = table().filter(|_| program.starts_with(b"\x7fELF\x02\x01")) else { return false };
+    let kind = |number: usize| program.get(offset.checked_add(number * size)?..)?.first_chunk().copied().map(u32::from_le_bytes);
+    (0..count).any(|number| kind(number) == Some(INTERPRETER))
 }
 
 fn sandbox_options(state: &Path) -> Result<Options> {
@@ -200,8 +252,8 @@ fn sandbox_options(state: &Path) -> Result<Options> {
     })
 }
 
-/// Takes the demo's images off the engine: those its journals name, and the base.
-async fn clean(repo: &Path, engine: &Docker) -> Result<()> {
+/// Takes the demo's images off the engine: those its journals name, and the base, in whose place comes the one from before.
+async fn clean(repo: &Path, engine: &Docker, before: Option<&ImageId>) -> Result<()> {
     let mut references = BTreeSet::from([format!("{BASE}:latest")]);
     for run in Journal::list(repo)? {
         references.extend(Journal::read(&run.path)?.into_iter().filter_map(|event| match event.kind {
@@ -212,12 +264,25 @@ async fn clean(repo: &Path, engine: &Docker) -> Result<()> {
     for reference in references {
         engine.untag(&reference).await.map_err(super::deploy::engine_error)?;
     }
+    if let Some(id) = before {
+        let base = Repository::parse(BASE).map_err(|error| Error::failed(error.to_string()))?;
+        engine.tag(id.as_str(), &base, "latest").await.map_err(super::deploy::engine_error)?;
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_is_linked_when_it_starts_is_known() {
+        assert!(needs_libraries(&std::fs::read("/bin/sh").unwrap()));
+        assert!(!needs_libraries(&std::fs::read("/bin/busybox").or_else(|_| std::fs::read("/usr/bin/busybox")).unwrap()));
+        for other in [b"".as_slice(), b"#!/bin/sh", b"\x7fELF\x02\x01", &[0xff; 80]] {
+            assert!(!needs_libraries(other));
+        }
+    }
 
     #[test]
     fn the_demo_has_every_file_of_the_example() {

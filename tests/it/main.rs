@@ -1,6 +1,7 @@
 //! The integration tests: the binary in a scrubbed environment against real services on loopback.
 
 mod changes;
+mod demo;
 mod dependencies;
 mod deploy;
 mod engine;
