@@ -60,8 +60,16 @@ impl Holder {
     fn is_gone(&self) -> bool {
         let here = self.machine.is_some() && self.machine == this_machine();
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
-        here && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+        here && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) || is_defunct(self.pid))
     }
+}
+
+/// True for a process that has ended and that nobody has waited for yet. A container whose first process waits for nobody keeps
+/// such a one for good.
+fn is_defunct(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state is behind the name, which may hold anything (proc(5)).
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(['Z', 'X']))
 }
 
 /// `user@host`, as far as the environment tells; for locks, journals and builds.
@@ -363,6 +371,23 @@ mod tests {
         (other.machine, other.pid) = (Some("elsewhere".to_owned()), i32::MAX as u32);
         let (first, _) = take(dir.path(), "prod", &other, Duration::ZERO).await;
         assert_eq!(take(dir.path(), "prod", &holder("r2"), Duration::ZERO).await.0.unwrap_err().kind, Kind::Locked);
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn the_lock_of_a_process_that_ended_and_was_not_waited_for_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let theirs = Holder { pid: child.id(), ..holder("r1") };
+        assert!(!theirs.is_gone());
+        let (first, _) = take(dir.path(), "prod", &theirs, Duration::ZERO).await;
+        child.kill().unwrap();
+        while !is_defunct(child.id()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (second, told) = take(dir.path(), "prod", &holder("r2"), Duration::ZERO).await;
+        assert!(second.is_ok() && told[0].ends_with("its process is gone"), "{told:?}");
+        child.wait().unwrap();
         drop(first);
     }
 
