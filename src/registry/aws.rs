@@ -9,19 +9,26 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use std::time::Duration;
 
 /// Makes a client for ECR in a region. Sends nothing; credentials are looked for with the first call.
 pub async fn client(region: &str, fips: bool) -> aws_sdk_ecr::Client {
+    // Asked to trust the system where that trusts nobody (a bare container), the SDK panics. Without, an endpoint behind HTTPS is
+    // refused as it should be, and one on plain HTTP works.
+    let trusts = !rustls_native_certs::load_native_certs().certs.is_empty();
     // The builder's own HTTPS client knows no proxies, which CI workers often sit behind.
-    let http = Builder::new().build_with_connector_fn(|settings, components| {
+    let http = Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-        connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+        let mut connector = connector.tls_provider(Provider::Rustls(CryptoMode::Ring));
+        if let Some(nobody) = (!trusts).then(|| TlsContext::builder().with_trust_store(TrustStore::empty()).build().ok()).flatten() {
+            connector = connector.tls_context(nobody);
+        }
+        connector.build()
     });
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(5))

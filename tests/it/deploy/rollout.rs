@@ -213,3 +213,14 @@ fn a_sandbox_of_its_own_is_reached_by_what_it_prints() {
     sh(std::process::Command::new("kill").args(["-TERM", &sandbox.0.id().to_string()]));
     assert!(sandbox.0.wait().unwrap().success());
 }
+
+#[test]
+fn where_the_system_trusts_no_certificate_loopback_and_plain_http_work() {
+    let world = Setup::new(&["web"]).rack("production", Version::V3, "").ecr().start();
+    let nobody = world.aside("nobody");
+    std::fs::create_dir(&nobody).unwrap();
+    let bare = || ["FILE", "DIR"].map(|what| (format!("SSL_CERT_{what}"), nobody.display().to_string()));
+    world.run_as(&world.offbuild().envs(bare()), &["deploy"]).code(0).outcomes(&["web@production deployed", "web@staging deployed"]);
+    let world = Setup::new(&["web"]).start();
+    world.run_as(&world.offbuild().envs(bare()), &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+}
