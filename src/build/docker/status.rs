@@ -90,10 +90,15 @@ impl Steps {
         step.told = Some(state);
         step.error.clone_from(&vertex.error);
         let took = vertex.started.zip(vertex.completed).map(|(started, completed)| between(&started, &completed));
-        if failed && step.name.starts_with("importing cache manifest from") {
+        if failed && let Some(from) = step.name.strip_prefix("importing cache manifest from ") {
             // BuildKit goes on without the cache, so this is no failure of the build.
             self.progress.build_step(step.name.as_str(), false, took, done, None);
-            self.progress.notice(format!("the build goes on without a cache: {}: {}", step.name, vertex.error));
+            let why = vertex.error.strip_prefix(from).and_then(|why| why.strip_prefix(": ")).unwrap_or(&vertex.error);
+            self.progress.notice(match why {
+                // As it is for each image's first build.
+                "not found" => format!("there is no cache at `{from}` yet"),
+                why => format!("the build goes on without the cache at `{from}`: {why}"),
+            });
             return;
         }
         if failed {
@@ -252,10 +257,15 @@ mod tests {
     #[test]
     fn what_buildkit_keeps_to_itself_is_a_notice() {
         let (lines, failed) = told(vec![
-            vertex("c", "importing cache manifest from r/web:latest", Some((1, Some(1))), "not found"),
+            vertex("b", "importing cache manifest from r/web:first", Some((1, Some(1))), "r/web:first: not found"),
+            vertex("c", "importing cache manifest from r/web:latest", Some((1, Some(1))), "connection refused"),
             log("d", 1, "x\n[output clipped, log limit 200KiB/s reached]\n"),
         ]);
-        assert!(lines.iter().any(|line| line.starts_with("notice the build goes on without a cache: importing cache manifest from r/web")));
+        assert!(lines.contains(&"notice there is no cache at `r/web:first` yet".to_owned()), "{lines:?}");
+        assert!(
+            lines.contains(&"notice the build goes on without the cache at `r/web:latest`: connection refused".to_owned()),
+            "{lines:?}"
+        );
         assert!(lines.iter().any(|line| line.starts_with("notice BuildKit clipped")));
         assert_eq!(failed, None);
     }

@@ -1,7 +1,8 @@
 //! Which images are built, and what is done with those that are there.
 
-use crate::support::world::{Setup, World};
-use offbuild::event::Stage;
+use crate::support::world::{Run, Setup, World};
+use offbuild::event::{EventKind, Stage};
+use offbuild::sandbox::Version;
 
 fn head(world: &World) -> String {
     world.repo.git(&["rev-parse", "HEAD"])
@@ -137,4 +138,25 @@ fn a_registry_that_does_not_give_what_was_pushed_fails_the_app_and_the_next_run_
     assert_eq!(run.begun(Stage::Stage), Vec::<String>::new());
     world.sandbox.heal();
     world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+}
+
+#[test]
+fn with_a_registry_cache_the_next_build_reads_what_the_last_one_wrote() {
+    let world = Setup::new(&["web"]).rack("staging", Version::V2, "cache: {registry: true}").start();
+    let imports = |run: &Run| -> Vec<(String, Option<String>)> {
+        let import = |kind: &EventKind| match kind {
+            EventKind::BuildStep { name, error, done: true, .. } if name.starts_with("importing cache manifest") => {
+                Some((name.clone(), error.clone()))
+            }
+            _ => None,
+        };
+        run.kinds().filter_map(import).collect()
+    };
+    world.run(&["deploy"]).code(0).says(&format!("web/web: there is no cache at `{}/web:web.latest` yet", world.host()));
+    let head = head(&world);
+    assert!(world.image_config("web", &format!("web.{head}"))["moby.buildkit.cache.v0"].is_string());
+    world.page("web", "second").repo.commit("second");
+    let run = world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    assert_eq!(imports(&run), [(format!("importing cache manifest from {}/web:web.latest", world.host()), None)]);
+    assert!(!run.done.stderr.contains("cache at"), "{}", run.done.stderr);
 }
