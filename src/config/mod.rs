@@ -306,6 +306,22 @@ pub struct BuildConfig {
     pub timeouts: Timeouts,
 }
 
+impl Default for BuildConfig {
+    /// What holds where nothing is said.
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            args: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            platform: None,
+            no_cache: false,
+            pull: false,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
 /// The five hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -245,21 +245,8 @@ impl<'a> Source<'a> {
         let image = ImageBuild {
             context: context.under(self.reading.root),
             dockerfile: dockerfile.under(self.reading.root),
-            target: None,
-            args: BTreeMap::new(),
-            platform: None,
-            secrets: BTreeMap::new(),
-            ssh: BTreeMap::new(),
-            contexts: BTreeMap::new(),
-            cache_from: Vec::new(),
-            inline_cache: false,
-            no_cache: false,
-            pull: false,
-            network: None,
-            extra_hosts: BTreeMap::new(),
-            shm_size: None,
-            ulimits: BTreeMap::new(),
             context_key: format!("{}:{context}", self.reading.app),
+            ..ImageBuild::default()
         };
         let place = self.document.place(at);
         ServiceBuild { image, context, dockerfile, also_reads: Vec::new(), labels: BTreeMap::new(), place }

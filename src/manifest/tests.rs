@@ -1,19 +1,5 @@
 use super::*;
 use crate::build::{NamedContext, SecretSource, SshSource};
-use crate::config::Timeouts;
-
-fn settings() -> BuildConfig {
-    BuildConfig {
-        weight: 1,
-        args: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        ssh: BTreeMap::new(),
-        platform: None,
-        no_cache: false,
-        pull: false,
-        timeouts: Timeouts::default(),
-    }
-}
 
 fn read_files(generation: u8, files: &[(&str, &str)], build: &BuildConfig) -> Result<Manifest, Problems> {
     let app = AppName::new("shop").unwrap();
@@ -38,11 +24,11 @@ fn read_files(generation: u8, files: &[(&str, &str)], build: &BuildConfig) -> Re
 }
 
 fn convox(text: &str) -> Result<Manifest, Problems> {
-    read_files(2, &[("convox.yml", text)], &settings())
+    read_files(2, &[("convox.yml", text)], &BuildConfig::default())
 }
 
 fn compose(text: &str) -> Result<Manifest, Problems> {
-    read_files(1, &[("docker-compose.yml", text)], &settings())
+    read_files(1, &[("docker-compose.yml", text)], &BuildConfig::default())
 }
 
 fn one_build(manifest: Result<Manifest, Problems>) -> ServiceBuild {
@@ -137,7 +123,7 @@ fn a_file_that_is_no_manifest_says_so() {
         assert_eq!(messages(&convox(text).unwrap_err()), [expected], "{text}");
     }
     assert!(convox("services: [").unwrap_err()[0].message.starts_with("not valid YAML"));
-    assert_eq!(messages(&read_files(2, &[], &settings()).unwrap_err()), ["1:1: app `shop` has no `convox.yml`"]);
+    assert_eq!(messages(&read_files(2, &[], &BuildConfig::default()).unwrap_err()), ["1:1: app `shop` has no `convox.yml`"]);
 }
 
 #[test]
@@ -248,7 +234,7 @@ fn a_compose_file_lends_builds_and_images_to_convox_services() {
         ),
         (".env", "REPO=r.io\n"),
     ];
-    let manifest = read_files(2, &files, &settings()).unwrap();
+    let manifest = read_files(2, &files, &BuildConfig::default()).unwrap();
     assert_eq!(
         lines(&manifest),
         [
@@ -274,11 +260,13 @@ fn an_unset_variable_is_empty_and_seen() {
 
 #[test]
 fn the_settings_of_the_app_win() {
-    let mut build = settings();
-    build.args = BTreeMap::from([("A".to_owned(), "ours".to_owned()), ("BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned())]);
-    build.secrets = BTreeMap::from([("none".to_owned(), SecretSource::Env("S".to_owned()))]);
-    build.platform = Some("linux/arm64".to_owned());
-    build.pull = true;
+    let build = BuildConfig {
+        args: BTreeMap::from([("A".to_owned(), "ours".to_owned()), ("BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned())]),
+        secrets: BTreeMap::from([("none".to_owned(), SecretSource::Env("S".to_owned()))]),
+        platform: Some("linux/arm64".to_owned()),
+        pull: true,
+        ..BuildConfig::default()
+    };
     let text = "services: {web: {build: {args: {A: 1, B: 2}, platforms: [linux/amd64], secrets: [none]}}}\n";
     let image = one_build(read_files(1, &[("docker-compose.yml", text)], &build)).image;
     assert_eq!((image.args["A"].as_str(), image.args["B"].as_str()), ("ours", "2"));

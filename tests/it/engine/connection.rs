@@ -95,25 +95,9 @@ async fn a_lost_engine_is_an_error_and_no_hang() {
     assert!(matches!(&built, Err(BuildError::Engine { message, .. }) if message.contains("was lost")), "{built:?}");
 }
 
-/// A certificate for 127.0.0.1, signed by itself, as Docker lays the files out.
+/// A certificate that signs itself, as Docker lays the files out.
 fn certificates(dir: &Path) {
-    let mut openssl = Command::new("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=engine",
-    ]);
-    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]);
-    openssl.arg("-keyout").arg(dir.join("key.pem")).arg("-out").arg(dir.join("cert.pem"));
-    sh(&mut openssl);
+    crate::support::services::certificate("engine", &dir.join("cert.pem"), &dir.join("key.pem"));
     std::fs::copy(dir.join("cert.pem"), dir.join("ca.pem")).unwrap();
 }
 

@@ -100,3 +100,12 @@ pub fn lines_until(child: &mut Child, last: &str) -> Vec<String> {
     });
     lines
 }
+
+/// A certificate for 127.0.0.1 that signs itself, and its key.
+pub fn certificate(name: &str, certificate: &Path, key: &Path) {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    openssl.args(["-subj", &format!("/CN={name}")]);
+    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]);
+    super::sh(openssl.arg("-keyout").arg(key).arg("-out").arg(certificate));
+}

@@ -1,8 +1,7 @@
 //! A rack whose certificate nobody signed.
 
 use super::bench::Bench;
-use crate::support::sh;
-use std::process::Command;
+use crate::support::services::certificate as self_signed;
 use std::sync::Arc;
 
 #[test]
@@ -10,22 +9,7 @@ fn a_rack_with_a_certificate_of_its_own() {
     let mut bench = Bench::released();
     let dir = tempfile::tempdir().unwrap();
     let (key, certificate) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=rack",
-    ]);
-    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]);
-    sh(openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate));
+    self_signed("rack", &certificate, &key);
     let address = serve(&bench, &certificate, &key);
     bench.set("STAGING_HOST", format!("https://{address}"));
     bench.called(address, "TLS");
