@@ -112,7 +112,9 @@ fn the_example_explains_every_key_of_the_schema() {
     let mut keys = BTreeSet::new();
     properties(&schema(), &mut keys);
     assert!(keys.len() > 50, "{keys:?}");
-    let missing: Vec<&String> = keys.iter().filter(|key| !EXAMPLE.contains(&format!("{key}:"))).collect();
+    // As a key, not as the end of another one.
+    let explained = |key: &String| EXAMPLE.match_indices(&format!("{key}:")).any(|(at, _)| EXAMPLE[..at].ends_with([' ', '\n', '{']));
+    let missing: Vec<&String> = keys.iter().filter(|key| !explained(key)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 

@@ -163,6 +163,7 @@ fn waiting(out: &mut String, log: &Log, commits: &[answer::Commit<'_>], verbose:
     let since = format!("{}{}", count(log.commits.len(), "commit"), if log.more { " and more" } else { "" });
     let authors: BTreeSet<&str> = commits.iter().map(|commit| commit.commit.author.as_str()).collect();
     let heading = match commits.len() {
+        0 if log.commits.is_empty() => "nothing waits: no commit since".to_owned(),
         0 => format!("nothing waits: of {since} since, none touches it"),
         touching => format!("waiting: {} of {} ({since} since)", count(touching, "commit"), count(authors.len(), "author")),
     };
