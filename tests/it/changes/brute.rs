@@ -1,22 +1,29 @@
 //! The whole chain against brute force: generated histories, rules and work trees, and an oracle that asks plain git for every
 //! file of both sides, matches it with a matcher of its own, and compares.
 //!
-//! Each case is a repository of five commits, compared pair by pair for three apps: forty cases are 1,200 answers.
-//! `OFFBUILD_CASES=10000` asks for more.
+//! The rules are written as an `apps.yaml` and read by the program: sets within sets, `global`, `ignore` with `!`, patterns of an
+//! app's directory and of the root. Each case is a history of five commits and a work tree, compared pair by pair for three
+//! apps: eighteen answers of affected paths and as many fingerprints.
+//!
+//! `OFFBUILD_CASES` sets the number of cases: three hundred when it is not set, ten thousand every night. Cases share a
+//! repository and the two git processes that write and list it, so that one takes a few hundredths of a second.
 
-use super::deciding::{app, shared};
-use super::{Repo, readers};
+use super::{Repo, git, readers};
 use offbuild::changes::History;
 use offbuild::changes::fingerprint::fingerprint;
-use offbuild::changes::inputs::{Inputs, affected};
+use offbuild::changes::inputs::{Inputs, Shared, affected, inputs_of};
+use offbuild::config;
 use offbuild::names::CommitId;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use serde_json::json;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A file's mode and content; a submodule's content is the digit its commit is made of.
 type Files = BTreeMap<String, (u32, u8)>;
@@ -70,31 +77,138 @@ fn apply(files: &mut Files, edit: &Edit) {
     }
 }
 
-/// One commit after another, by one run of git.
-fn import(repo: &Repo, states: &[Files]) -> Vec<CommitId> {
-    let mut stream = Vec::new();
-    for files in states {
-        stream.extend_from_slice(b"commit refs/heads/main\ncommitter A <a@example.com> 1767323045 +0000\ndata 0\ndeleteall\n");
-        for (path, (mode, content)) in files {
-            if *mode == 0o160_000 {
-                stream.extend_from_slice(format!("M 160000 {} {path}\n", (content + 1).to_string().repeat(40)).as_bytes());
-            } else {
-                stream.extend_from_slice(format!("M {mode:o} inline {path}\ndata 1\n{content}\n").as_bytes());
+/// A git process that is asked again and again.
+struct Asked {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Asked {
+    fn start(root: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new("git");
+        let mut child = command.current_dir(root).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, to, from }
+    }
+
+    /// Sends `text`, and reads lines up to and without the one that is `last`.
+    fn ask(&mut self, text: &str, last: &str) -> Vec<String> {
+        self.to.write_all(text.as_bytes()).unwrap();
+        self.to.flush().unwrap();
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert!(self.from.read_line(&mut line).unwrap() > 0, "git went away");
+            match line.trim_end_matches('\n') {
+                line if line == last => return lines,
+                line => lines.push(line.to_owned()),
             }
         }
     }
-    let mut command = Command::new("git");
-    let mut child = command.current_dir(&repo.root).args(["fast-import", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&stream).unwrap();
-    assert!(child.wait().unwrap().success());
-    let listed = repo.git(&["rev-list", "--reverse", "main"]);
-    listed.lines().map(|id| CommitId::new(id).unwrap()).collect()
 }
 
-/// Every file of a tree as plain git lists it: path → mode and id.
-fn listed(repo: &Repo, tree: &str) -> BTreeMap<String, String> {
-    let text = repo.git(&["ls-tree", "-r", tree]);
-    text.lines().map(|line| line.split_once('\t').unwrap()).map(|(facts, path)| (path.to_owned(), facts.to_owned())).collect()
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // What it still holds in memory goes away with the repository.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The tree without entries, which every repository has.
+const EMPTY: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+
+/// A repository for many histories, one after the other, and a directory with the rules.
+struct Workshop {
+    import: Asked,
+    differ: Asked,
+    repo: Repo,
+    rules: tempfile::TempDir,
+    left: u32,
+}
+
+impl Workshop {
+    fn open() -> Self {
+        let repo = Repo::new();
+        let rules = tempfile::tempdir().unwrap();
+        for dir in DIRS {
+            std::fs::create_dir_all(rules.path().join(dir)).unwrap();
+            std::fs::write(rules.path().join(dir).join("convox.yml"), "services: {main: {image: scratch}}\n").unwrap();
+        }
+        // Packs, as `unpack-objects` would be one more process for each case.
+        let import = Asked::start(&repo.root, &["-c", "fastimport.unpackLimit=1", "fast-import", "--quiet", "--force"]);
+        let differ = Asked::start(&repo.root, &["diff-tree", "--stdin", "-r", "--no-renames"]);
+        Self { import, differ, repo, rules, left: 64 }
+    }
+
+    /// One commit after another, and the branch on the last one: each commit's id, and its tree's.
+    fn import(&mut self, states: &[Files]) -> Vec<(CommitId, String)> {
+        let mut stream = "reset refs/heads/main\n".to_owned();
+        for (number, files) in states.iter().enumerate() {
+            let _ = write!(stream, "commit refs/heads/main\nmark :{}\ncommitter A <a@example.com> 1767323045 +0000\n", number + 1);
+            stream.push_str("data 0\ndeleteall\n");
+            for (path, (mode, content)) in files {
+                let _ = if *mode == 0o160_000 {
+                    writeln!(stream, "M 160000 {} {path}", (content + 1).to_string().repeat(40))
+                } else {
+                    writeln!(stream, "M {mode:o} inline {path}\ndata 1\n{content}")
+                };
+            }
+        }
+        stream.push_str("checkpoint\n\n");
+        for number in 1..=states.len() {
+            let _ = writeln!(stream, "get-mark :{number}\nls :{number} \"\"");
+        }
+        stream.push_str("progress done\n\n");
+        let told = self.import.ask(&stream, "progress done");
+        let tree = |line: &str| line.split_whitespace().nth(2).unwrap().to_owned();
+        told.chunks(2).map(|lines| (CommitId::new(lines[0].as_str()).unwrap(), tree(&lines[1]))).collect()
+    }
+
+    /// Every file of a tree as plain git lists it: path → mode and id.
+    fn listed(&mut self, tree: &str) -> Tree {
+        let lines = self.differ.ask(&format!("{EMPTY} {tree}\nend\n"), "end");
+        let file = |line: &str| {
+            let (facts, path) = line.strip_prefix(':')?.split_once('\t')?;
+            let facts: Vec<&str> = facts.split(' ').collect();
+            Some((path.to_owned(), format!("{} {}", facts[1], facts[3])))
+        };
+        lines.iter().filter_map(|line| file(line)).collect()
+    }
+
+    /// Checks the branch out over whatever the case before left behind.
+    fn check_out(&self) {
+        for entry in std::fs::read_dir(&self.repo.root).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().is_some_and(|name| name != ".git") {
+                remove(&path);
+            }
+        }
+        self.repo.git(&["reset", "-q", "--hard", "main"]);
+    }
+
+    /// The inputs of every app, as the program reads them from a file.
+    fn inputs(&self, rules: &Rules) -> Vec<Inputs> {
+        let root = self.rules.path();
+        std::fs::write(root.join("apps.yaml"), rules.file()).unwrap();
+        let config = config::load(root, root, None, &|_| None).unwrap_or_else(|error| panic!("{error}: {:?}: {}", error.causes, rules.file()));
+        let shared = Shared::of(&config).unwrap();
+        let inputs: BTreeMap<String, Inputs> = config
+            .apps
+            .iter()
+            .map(|app| (app.name.to_string(), inputs_of(app, &shared, None, &BTreeMap::new()).unwrap()))
+            .collect();
+        (0..rules.apps.len()).map(|number| inputs[&format!("app{number}")].clone()).collect()
+    }
+}
+
+fn remove(path: &Path) {
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path).unwrap(),
+        Ok(_) => std::fs::remove_file(path).unwrap(),
+        Err(_) => {}
+    }
 }
 
 fn segment_matches(pattern: &str, name: &str) -> bool {
@@ -121,6 +235,7 @@ fn matches(pattern: &str, path: &str) -> bool {
     (1..=path.len()).any(|length| glob_matches(&pattern, &path[..length]))
 }
 
+/// True when a rule means the path and the last ignore pattern that matches it, if any, lets it in.
 fn is_input(rules: &[String], ignores: &[String], path: &str) -> bool {
     // As an input, `a/**` means `a` too: it may turn into a link.
     let literal = |dir: &str| dir.split('/').all(|part| ["a", "b", "c"].contains(&part));
@@ -129,39 +244,85 @@ fn is_input(rules: &[String], ignores: &[String], path: &str) -> bool {
     rules.iter().any(input) && last.is_none_or(|ignore| ignore.starts_with('!'))
 }
 
+/// Where apps may be; one may lie in another.
+const DIRS: [&str; 5] = ["a", "b", "c", "a/b", "b/c/a"];
+
 #[derive(Debug, Clone)]
 struct Rules {
+    /// Sets of `shared`: the second one uses the first one.
+    sets: [Vec<String>; 2],
+    global: Vec<String>,
+    ignore: Vec<String>,
+    apps: Vec<AppRules>,
+}
+
+#[derive(Debug, Clone)]
+struct AppRules {
+    dir: &'static str,
     uses: Vec<String>,
+    sets: [bool; 2],
+    /// As written: from the app's directory, or with `/` from the root.
     ignore: Vec<String>,
 }
 
-fn inputs(global: &[String], ignore: &[String], apps: &[Rules]) -> Vec<Inputs> {
-    let text = |all: &[String]| all.iter().map(String::as_str).map(str::to_owned).collect::<Vec<_>>();
-    fn plain(all: &[String]) -> Vec<&str> {
-        all.iter().map(String::as_str).collect()
-    }
-    let common = shared(&plain(&widened(global)), &plain(&text(ignore)));
-    apps.iter()
-        .enumerate()
-        .map(|(number, rules)| app(&format!("app{number}"), &plain(&widened(&rules.uses)), &plain(&rules.ignore), &common))
-        .collect()
+fn some_rules() -> impl Strategy<Value = Rules> {
+    let patterns = |most: usize| proptest::collection::vec(some_pattern(), 0..most);
+    let own = (any::<bool>(), any::<bool>(), some_pattern())
+        .prop_map(|(not, rooted, text)| format!("{}{}{text}", if not { "!" } else { "" }, if rooted { "/" } else { "" }));
+    let app = (patterns(3), any::<[bool; 2]>(), proptest::collection::vec(own, 0..3));
+    let dirs = proptest::sample::subsequence(DIRS.to_vec(), 3);
+    let everything = (patterns(3), patterns(2), patterns(2), some_ignores(), dirs, proptest::collection::vec(app, 3));
+    everything.prop_map(|(first, second, global, ignore, dirs, apps)| Rules {
+        sets: [first, second],
+        global,
+        ignore,
+        apps: apps.into_iter().zip(dirs).map(|((uses, sets, ignore), dir)| AppRules { dir, uses, sets, ignore }).collect(),
+    })
 }
 
-/// The rules as the configuration's reader makes them: see `is_input`.
-fn widened(rules: &[String]) -> Vec<String> {
-    let literal = |rule: &String| rule.strip_suffix("/**").filter(|dir| !dir.contains(['*', '{', '['])).map(str::to_owned);
-    rules.iter().map(|rule| literal(rule).unwrap_or_else(|| rule.clone())).collect()
+impl Rules {
+    /// As a user writes them.
+    fn file(&self) -> String {
+        // A word without a slash would have to be a set, or there.
+        let rooted = |patterns: &[String]| -> Vec<String> { patterns.iter().map(|pattern| format!("/{pattern}")).collect() };
+        let apps: serde_json::Map<String, serde_json::Value> = self
+            .apps
+            .iter()
+            .enumerate()
+            .map(|(number, app)| {
+                let sets = ["first", "second"].into_iter().zip(app.sets).filter(|(_, used)| *used).map(|(name, _)| name.to_owned());
+                let uses: Vec<String> = sets.chain(rooted(&app.uses)).collect();
+                (format!("app{number}"), json!({"path": app.dir, "uses": uses, "ignore": app.ignore}))
+            })
+            .collect();
+        let shared = json!({"first": rooted(&self.sets[0]), "second": {"paths": rooted(&self.sets[1]), "uses": ["first"]}});
+        json!({"version": 1, "discover": {"include": []}, "shared": shared, "global": self.global, "ignore": self.ignore, "apps": apps}).to_string()
+    }
+
+    /// What of a tree is an app's input.
+    fn seen_by(&self, app: usize, tree: &Tree) -> Tree {
+        let app = &self.apps[app];
+        let [first, second] = &self.sets;
+        let mut rules = [&[app.dir.to_owned()], &app.uses[..], &self.global].concat();
+        if app.sets[0] || app.sets[1] {
+            rules.extend_from_slice(first);
+        }
+        if app.sets[1] {
+            rules.extend_from_slice(second);
+        }
+        let own = app.ignore.iter().map(|text| {
+            let (not, pattern) = text.strip_prefix('!').map_or(("", text.as_str()), |pattern| ("!", pattern));
+            pattern.strip_prefix('/').map_or_else(|| format!("{not}{}/{pattern}", app.dir), |pattern| format!("{not}{pattern}"))
+        });
+        let ignores: Vec<String> = self.ignore.iter().cloned().chain(own).collect();
+        tree.iter().filter(|(path, _)| is_input(&rules, &ignores, path)).map(|(path, facts)| (path.clone(), facts.clone())).collect()
+    }
 }
 
 /// The work tree after uncommitted edits: written file by file. Not where a submodule stands: git refuses to look at such a tree.
 fn edit_on_disk(root: &Path, head: &Files, edits: &[Edit]) {
     let submodules: Vec<&String> = head.iter().filter(|(_, (mode, _))| *mode == 0o160_000).map(|(path, _)| path).collect();
     let is_free = |path: &str| submodules.iter().all(|at| !Path::new(path).starts_with(at) && !Path::new(at).starts_with(path));
-    let remove = |path: &Path| match path.symlink_metadata() {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path).unwrap(),
-        Ok(_) => std::fs::remove_file(path).unwrap(),
-        Err(_) => {}
-    };
     for edit in edits {
         match edit {
             Edit::Set(path, mode, content) if is_free(path) => {
@@ -193,40 +354,38 @@ const ON_DISK: &[u32] = &[0o100_644, 0o100_644, 0o100_755, 0o120_000];
 
 #[test]
 fn affected_is_what_hashing_every_input_says() {
-    let cases = std::env::var("OFFBUILD_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40);
-    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() };
-    let rules = (proptest::collection::vec(some_pattern(), 0..4), some_ignores()).prop_map(|(uses, ignore)| Rules { uses, ignore });
-    let world = (
-        proptest::collection::vec(proptest::collection::vec(some_edit(ANY), 1..8), 5),
-        proptest::collection::vec(some_edit(ON_DISK), 0..5),
-        (proptest::collection::vec(some_pattern(), 0..2), some_ignores(), proptest::collection::vec(rules, 3)),
-    );
-    let outcome = TestRunner::new(config).run(&world, |(history, uncommitted, (global, ignore, apps))| {
-        let repo = Repo::new();
+    let cases = std::env::var("OFFBUILD_CASES").map_or(300, |cases| cases.parse().expect("`OFFBUILD_CASES` is a number"));
+    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() };
+    let history = proptest::collection::vec(proptest::collection::vec(some_edit(ANY), 1..8), 5);
+    let world = (history, proptest::collection::vec(some_edit(ON_DISK), 0..5), some_rules());
+    let workshop = RefCell::new(Workshop::open());
+    let outcome = TestRunner::new(config).run(&world, |(history, uncommitted, rules)| {
+        let mut workshop = workshop.borrow_mut();
+        if workshop.left == 0 {
+            *workshop = Workshop::open();
+        }
+        workshop.left -= 1;
         let mut states: Vec<Files> = Vec::new();
         for edits in &history {
             let mut files = states.last().cloned().unwrap_or_default();
             edits.iter().for_each(|edit| apply(&mut files, edit));
             states.push(files);
         }
-        let commits = import(&repo, &states);
-        repo.git(&["reset", "-q", "--hard", "main"]);
-        edit_on_disk(&repo.root, &states[states.len() - 1], &uncommitted);
-        let inputs = inputs(&global, &ignore, &apps);
-        let trees: Vec<_> = commits.iter().map(|commit| listed(&repo, commit.as_str())).collect();
+        let (commits, trees): (Vec<CommitId>, Vec<String>) = workshop.import(&states).into_iter().unzip();
+        workshop.check_out();
+        let root: PathBuf = workshop.repo.root.clone();
+        edit_on_disk(&root, &states[states.len() - 1], &uncommitted);
+        let inputs = workshop.inputs(&rules);
+        let trees: Vec<Tree> = trees.iter().map(|tree| workshop.listed(tree)).collect();
         // What is on disk, as git itself would commit it.
-        repo.git(&["add", "-A"]);
-        let on_disk = listed(&repo, &repo.git(&["write-tree"]));
-        repo.git(&["reset", "-q"]);
-        let seen_by = |app: usize, tree: &BTreeMap<String, String>| -> BTreeMap<String, String> {
-            let rules = [apps[app].uses.as_slice(), &global].concat();
-            let ignores = [ignore.as_slice(), &apps[app].ignore].concat();
-            tree.iter().filter(|(path, _)| is_input(&rules, &ignores, path)).map(|(path, facts)| (path.clone(), facts.clone())).collect()
-        };
+        git(&root, &["add", "-A"]);
+        let written = git(&root, &["write-tree"]);
+        let on_disk = workshop.listed(&written);
+        git(&root, &["reset", "-q"]);
         // Running git for each answer takes its time: a part of the cases is enough for it.
-        let both = history[0].len() % 3 == 0;
-        for reader in readers(&repo.root).into_iter().take(if both { 2 } else { 1 }) {
-            check(reader.as_ref(), &commits, &trees, &on_disk, &inputs, &seen_by)?;
+        let both = history.iter().map(Vec::len).sum::<usize>() % 8 == 0;
+        for reader in readers(&root).into_iter().take(if both { 2 } else { 1 }) {
+            check(reader.as_ref(), &commits, &trees, &on_disk, &inputs, &rules)?;
         }
         Ok(())
     });
@@ -243,7 +402,7 @@ fn check(
     trees: &[Tree],
     on_disk: &Tree,
     inputs: &[Inputs],
-    seen_by: &dyn Fn(usize, &Tree) -> Tree,
+    rules: &Rules,
 ) -> Result<(), TestCaseError> {
     let dirty = reader.dirty().unwrap();
     let head = commits.len() - 1;
@@ -251,7 +410,7 @@ fn check(
         for (new, commit) in commits.iter().enumerate().skip(old) {
             let found = affected(inputs, &reader.changes(base, commit).unwrap());
             for (number, app) in inputs.iter().enumerate() {
-                let (before, after) = (seen_by(number, &trees[old]), seen_by(number, &trees[new]));
+                let (before, after) = (rules.seen_by(number, &trees[old]), rules.seen_by(number, &trees[new]));
                 let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
                 let expected: BTreeSet<String> = paths.into_iter().filter(|path| before.get(*path) != after.get(*path)).cloned().collect();
                 let reasons = found.reasons.get(&app.app).cloned().unwrap_or_default();
@@ -263,16 +422,16 @@ fn check(
     let found = affected(inputs, &dirty);
     for (number, app) in inputs.iter().enumerate() {
         let mut prints: BTreeMap<String, Tree> = BTreeMap::new();
-        let now = seen_by(number, on_disk);
+        let now = rules.seen_by(number, on_disk);
         let print = |at: usize, dirty: &[_]| fingerprint(reader, &commits[at], app, "digest", dirty).unwrap().to_string();
-        let states = (0..commits.len()).map(|at| (print(at, &[]), seen_by(number, &trees[at]))).chain([(print(head, &dirty), now.clone())]);
+        let states = (0..commits.len()).map(|at| (print(at, &[]), rules.seen_by(number, &trees[at]))).chain([(print(head, &dirty), now.clone())]);
         for (print, state) in states {
             let known = prints.entry(print).or_insert_with(|| state.clone());
             prop_assert_eq!(&*known, &state, "two states of {} with one fingerprint", app.app);
         }
         let distinct: BTreeSet<&Tree> = prints.values().collect();
         prop_assert_eq!(distinct.len(), prints.len(), "one state of {} with two fingerprints", app.app);
-        prop_assert_eq!(found.reasons.contains_key(&app.app), now != seen_by(number, &trees[head]), "dirty {}", app.app);
+        prop_assert_eq!(found.reasons.contains_key(&app.app), now != rules.seen_by(number, &trees[head]), "dirty {}", app.app);
     }
     Ok(())
 }
