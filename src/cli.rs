@@ -280,6 +280,9 @@ pub struct Changed {
     /// Look at commits only: what is not committed is not searched for
     #[arg(long)]
     pub committed: bool,
+    /// Look at this revision (or `OFFBUILD_HEAD`) instead of what is checked out; implies commits only
+    #[arg(long, value_name = "REV")]
+    pub head: Option<String>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t)]
     pub format: ChangedFormat,
@@ -309,11 +312,14 @@ pub struct WhyArgs {
     #[arg(value_name = "APP[@RACK]", required_unless_present = "what_if")]
     pub apps: Vec<String>,
     /// Answer for these paths as if they had changed; needs no rack and no base
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["base", "fetch", "strict_base"])]
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["base", "head", "fetch", "strict_base"])]
     pub what_if: Vec<PathBuf>,
     /// What to compare with.
     #[command(flatten)]
     pub base: Base,
+    /// Look at this revision (or `OFFBUILD_HEAD`) instead of what is checked out; implies commits only
+    #[arg(long, value_name = "REV")]
+    pub head: Option<String>,
     /// `text` or `json`
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -171,7 +171,7 @@ pub fn choose(history: &dyn History, head: &CommitId, sources: &[Source]) -> Res
     let mut notes = Vec::new();
     let mut missing = None;
     for source in sources {
-        match resolve(history, source)? {
+        match first(history, source)? {
             Ok((revision, commit)) => return joined(history, head, &commit, &source.name, &revision, notes),
             Err(passed) => {
                 let wanted = Unreachable { wanted: source.name.clone(), why: passed.why, fetch: passed.fetch, notes: notes.clone() };
@@ -202,12 +202,22 @@ pub fn choose(history: &dyn History, head: &CommitId, sources: &[Source]) -> Res
     })))
 }
 
+/// The commit a person's revision names: as it is, else as a branch of the remote.
+pub fn resolve(history: &dyn History, revision: &str) -> Result<Option<CommitId>> {
+    for revision in either(revision) {
+        if let Some(commit) = history.resolve(&revision)? {
+            return Ok(Some(commit));
+        }
+    }
+    Ok(None)
+}
+
 struct Passed {
     why: String,
     fetch: Option<FetchCommand>,
 }
 
-fn resolve(history: &dyn History, source: &Source) -> Result<Result<(String, CommitId), Passed>> {
+fn first(history: &dyn History, source: &Source) -> Result<Result<(String, CommitId), Passed>> {
     for revision in &source.revisions {
         if is_zero(revision) {
             let why = "it is the zero id: there was nothing before".to_owned();

@@ -3,7 +3,7 @@
 //! Three things do: an ignore rule, a `.dockerignore` that hides the path from the build that would read it, or no rule at all.
 //! Of the last kind there is no end, so only those closest to one of the app's rules are told.
 
-use super::inputs::Inputs;
+use super::inputs::{InputRule, Inputs};
 use super::{Change, Rule};
 use crate::names::RepoPath;
 use serde::Serialize;
@@ -45,9 +45,9 @@ impl fmt::Display for Miss {
 
 /// The changes that are no inputs of an app, the nearest first: those taken out, those hidden, and `most` of those outside.
 ///
-/// `hider` tells which pattern of a `.dockerignore` hides a path; without an answer the rule that would read the path is named.
+/// `hider` tells which pattern of a `.dockerignore` hides a path from a rule; without an answer the rule itself is named.
 #[must_use]
-pub fn misses(inputs: &Inputs, changes: &[Change], hider: &dyn Fn(&RepoPath) -> Option<Rule>, most: usize) -> Vec<Miss> {
+pub fn misses(inputs: &Inputs, changes: &[Change], hider: &dyn Fn(&InputRule, &RepoPath) -> Option<Rule>, most: usize) -> Vec<Miss> {
     let (mut ignored, mut hidden, mut outside) = (Vec::new(), Vec::new(), Vec::new());
     for change in changes {
         let path = &change.path;
@@ -57,7 +57,7 @@ pub fn misses(inputs: &Inputs, changes: &[Change], hider: &dyn Fn(&RepoPath) -> 
                 ignored.push(miss(Missed::Ignored(super::affected::ignore_rule(pattern))));
             }
         } else if let Some(rule) = inputs.all_rules().find(|rule| rule.reach.contains(path)) {
-            hidden.push(miss(Missed::Hidden(hider(path).unwrap_or_else(|| rule.rule.clone()))));
+            hidden.push(miss(Missed::Hidden(hider(rule, path).unwrap_or_else(|| rule.rule.clone()))));
         } else {
             let near = inputs.all_rules().map(|rule| (common(path, &rule.reach.start()), rule));
             // The first of several equally close rules: the directory comes before what was inferred.
@@ -98,7 +98,7 @@ mod tests {
             b"libs/other/a",
         ];
         let changes: Vec<Change> = paths.iter().map(|path| change(path)).collect();
-        let told: Vec<String> = misses(&web, &changes, &|_| None, 2).iter().map(ToString::to_string).collect();
+        let told: Vec<String> = misses(&web, &changes, &|_, _| None, 2).iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(told.join("\n"), @r"
         modified apps/web/README.md: taken out by ignore **/*.md, apps.yaml:1:3
         modified apps/web/docs/x: taken out by ignore apps/web/docs, apps.yaml:1:3

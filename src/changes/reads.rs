@@ -5,7 +5,7 @@
 
 use super::Rule;
 use super::dockerfile::{self, Origin, SourceRead};
-use super::inputs::{Reach, Read, Unseen, sibling};
+use super::inputs::{InputRule, Reach, Read, Unseen, sibling};
 use crate::build::dockerignore::DockerIgnore;
 use crate::files::Files;
 use crate::manifest::{Manifest, ServiceBuild};
@@ -71,8 +71,8 @@ pub fn ignore_file(build: &ServiceBuild, files: &dyn Files) -> Option<(RepoPath,
 
 /// The pattern of an ignore file that hides a path of the repository from a build of its context.
 #[must_use]
-pub fn hiding(build: &ServiceBuild, file: &RepoPath, text: &str, path: &RepoPath) -> Option<Rule> {
-    let rest = path.below(&build.context).filter(|rest| !rest.is_empty())?;
+pub fn hiding(context: &RepoPath, file: &RepoPath, text: &str, path: &RepoPath) -> Option<Rule> {
+    let rest = path.below(context).filter(|rest| !rest.is_empty())?;
     if !DockerIgnore::parse(text).ok()?.is_ignored(rest) {
         return None;
     }
@@ -90,8 +90,18 @@ pub fn hiding(build: &ServiceBuild, file: &RepoPath, text: &str, path: &RepoPath
 pub fn hidden_by(manifest: &Manifest, files: &dyn Files, path: &RepoPath) -> Option<Rule> {
     manifest.services.iter().filter_map(|service| service.build.as_ref()).find_map(|build| {
         let (file, text) = ignore_file(build, files)?;
-        hiding(build, &file, &text, path)
+        hiding(&build.context, &file, &text, path)
     })
+}
+
+/// The pattern that hides a path from the build that a rule was inferred from.
+#[must_use]
+pub fn hidden_from(rule: &InputRule, files: &dyn Files, path: &RepoPath) -> Option<Rule> {
+    let (context, text) = rule.unseen.as_ref()?.parts();
+    // What hides something stands in a Dockerfile, which may have an ignore file of its own.
+    let dockerfile = RepoPath::from(rule.rule.place.as_ref()?.file.as_str());
+    let own = sibling(&dockerfile).filter(|own| files.text(own).is_ok_and(|found| found == text));
+    hiding(context, &own.or_else(|| context.join(".dockerignore"))?, text, path)
 }
 
 fn unseen(build: &ServiceBuild, files: &dyn Files) -> Option<Unseen> {

@@ -295,6 +295,7 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
         builds: vec![],
         apps: BTreeMap::new(),
         lanes: vec![],
+        removed: vec![],
         notes: vec![],
         ci_url: None,
     };

@@ -11,7 +11,7 @@ pub mod show;
 use crate::build::ImageBuild;
 use crate::changes::Head;
 use crate::changes::description::fingerprint_in;
-use crate::config::{HookConfig, HookKind, TargetConfig, Timeouts};
+use crate::config::{HookConfig, HookKind, Removed, TargetConfig, Timeouts};
 use crate::event::{FailureClass, Stage};
 use crate::manifest::Manifest;
 use crate::names::{
@@ -90,10 +90,30 @@ pub struct Plan {
     pub apps: BTreeMap<AppName, AppPlan>,
     /// One lane per rack, in the order of the configuration.
     pub lanes: Vec<LanePlan>,
-    /// Notes for the reader: apps that were removed, paths nobody owns, a base that could not be read.
+    /// Apps that were there and are gone. Nothing is done about them.
+    pub removed: Vec<Gone>,
+    /// Notes for the reader: paths nobody owns, a base that could not be read.
     pub notes: Vec<String>,
     /// The page of the CI job, when there is one.
     pub ci_url: Option<String>,
+}
+
+/// An app that is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// The app, with the racks it went to.
+    pub app: Removed,
+    /// The commit it was still there at.
+    pub base: CommitId,
+}
+
+impl Gone {
+    /// The targets it had; its name alone when it went nowhere.
+    pub fn targets(&self) -> impl Iterator<Item = String> {
+        let Removed { name, racks, .. } = &self.app;
+        let alone = racks.is_empty().then(|| name.to_string());
+        racks.iter().map(move |rack| Target { app: name.clone(), rack: rack.clone() }.to_string()).chain(alone)
+    }
 }
 
 /// One distinct build.

@@ -5,7 +5,7 @@
 //! 3. Each rack's targets are put in order: `after` first, then as configured.
 
 use super::adopt::{Candidate, adopt};
-use super::{AppPlan, BuildPlan, Decision, ImageAction, ImagePlan, LanePlan, Options, Origin, Plan, PlannedLive, TargetPlan};
+use super::{AppPlan, BuildPlan, Decision, Gone, ImageAction, ImagePlan, LanePlan, Options, Origin, Plan, PlannedLive, TargetPlan};
 use crate::build::ImageBuild;
 use crate::changes::Head;
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
@@ -93,6 +93,8 @@ pub struct Facts {
     pub targets: Vec<TargetFacts>,
     /// What the registries have.
     pub existing: Existing,
+    /// Apps that were there and are gone.
+    pub removed: Vec<Gone>,
     /// Notes for the reader.
     pub notes: Vec<String>,
     /// The page of the CI job.
@@ -142,7 +144,17 @@ pub fn plan(facts: Facts, options: Options) -> Result<Plan> {
         lane.after.retain(|rack| present.contains(rack));
     }
     let lanes = in_turn(lanes);
-    Ok(Plan { run: facts.run, head: facts.head, options, builds: builds.list, apps, lanes, notes: facts.notes, ci_url: facts.ci_url })
+    Ok(Plan {
+        run: facts.run,
+        head: facts.head,
+        options,
+        builds: builds.list,
+        apps,
+        lanes,
+        removed: facts.removed,
+        notes: facts.notes,
+        ci_url: facts.ci_url,
+    })
 }
 
 /// Lanes in the order in which they start; the configuration has refused circles.

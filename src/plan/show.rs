@@ -1,6 +1,6 @@
 //! The plan as people and programs read it.
 
-use super::{Decision, ImageAction, Plan, TargetPlan};
+use super::{Decision, Gone, ImageAction, Plan, TargetPlan};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -23,6 +23,14 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
         line(&mut out, &format!("\nrack {}{after}", lane.rack));
         for target in &lane.targets {
             target_text(&mut out, target, width, verbose);
+        }
+    }
+    if !plan.removed.is_empty() {
+        line(&mut out, "\nremoved, nothing is done to the racks");
+        for gone in &plan.removed {
+            for target in gone.targets() {
+                line(&mut out, &format!("  {target} since {}", gone.base.short()));
+            }
         }
     }
     if plan.apps.is_empty() {
@@ -119,6 +127,9 @@ pub fn json(plan: &Plan) -> Value {
         "options": plan.options,
         "notes": plan.notes,
         "lanes": plan.lanes.iter().map(|lane| json!({"rack": lane.rack, "after": lane.after, "targets": targets(lane)})).collect::<Vec<_>>(),
+        "removed": plan.removed.iter().map(|Gone { app, base }| {
+            json!({"app": app.name, "dir": app.dir, "racks": app.racks, "base": base})
+        }).collect::<Vec<_>>(),
         "images": images.collect::<Vec<_>>(),
         "builds": plan.builds.iter().map(|build| json!({
             "used_by": build.used_by.iter().map(|(app, service)| format!("{app}/{service}")).collect::<Vec<_>>(),

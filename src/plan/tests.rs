@@ -109,6 +109,7 @@ fn facts(apps: Vec<AppFacts>) -> Facts {
         apps,
         racks: vec![RackFacts { rack, after: vec![RackName::new("not-in-this-run").unwrap()], registry_cache: false }],
         existing: Existing::default(),
+        removed: vec![],
         notes: vec![],
         ci_url: None,
     }
@@ -123,6 +124,15 @@ fn a_plan_reads_well() {
     let mut facts = facts(vec![app("web", "web", &["worker"]), app("worker", "worker", &[]), app("docs", "docs", &[])]);
     facts.targets[2].decision = Decision::UpToDate;
     facts.targets[2].reasons = vec!["nothing of it changed".into()];
+    let gone = |name: &str, racks: &[&str]| Gone {
+        app: Removed {
+            name: AppName::new(name).unwrap(),
+            dir: format!("apps/{name}").as_str().into(),
+            racks: racks.iter().map(|rack| RackName::new(*rack).unwrap()).collect(),
+        },
+        base: CommitId::new("2".repeat(40)).unwrap(),
+    };
+    facts.removed = vec![gone("old", &["east", "west"]), gone("older", &[])];
     insta::assert_snapshot!(show::text(&plan(facts, options()).unwrap(), false), @r"
     commit 111111111111 (main) s
 
@@ -133,6 +143,11 @@ fn a_plan_reads_well() {
                 never deployed
       docs    up-to-date
                 nothing of it changed
+
+    removed, nothing is done to the racks
+      old@east since 222222222222
+      old@west since 222222222222
+      older since 222222222222
 
     images, 2 at a time
       web/web build r.example/web:web.1111111111111111111111111111111111111111

@@ -9,7 +9,9 @@ use super::state::{RunState, TargetState};
 use super::summary::{live_words, outcome_word, why};
 use super::text::{clean, clip, count, took};
 use crate::event::{Event, TargetOutcome};
-use crate::names::Target;
+use crate::names::{AppName, Target};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -81,20 +83,38 @@ fn escape_property(text: &str) -> String {
     escape_data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// `run_id`; `deployed` and `failed`, JSON lists of `app@rack`; `any`, true when there was something to deploy.
+/// What GitHub's `fromJSON` makes a job matrix of: one job per target.
+#[must_use]
+pub fn matrix(targets: &[&Target]) -> Value {
+    let include: Vec<Value> =
+        targets.iter().map(|target| json!({"app": target.app, "rack": target.rack, "target": target.to_string()})).collect();
+    json!({ "include": include })
+}
+
+/// The outputs about what changed: `affected`, a JSON list of app names; `matrix`; `any`.
+#[must_use]
+pub fn changed_outputs(targets: &[&Target]) -> String {
+    let apps: BTreeSet<&AppName> = targets.iter().map(|target| &target.app).collect();
+    // Names and JSON in one line hold no line feed, so the simple form does.
+    format!("affected={}\nmatrix={}\nany={}\n", json!(apps), matrix(targets), !apps.is_empty())
+}
+
+/// `run_id`; `deployed` and `failed`, JSON lists of `app@rack`; and what [`changed_outputs`] says of what was to be deployed.
 #[must_use]
 pub fn outputs(state: &RunState) -> String {
     let list = |is: fn(&TargetState) -> bool| {
         let names: Vec<String> =
             state.targets_in_order().into_iter().filter(|(_, known)| is(known)).map(|(target, _)| target.to_string()).collect();
-        serde_json::Value::from(names).to_string()
+        Value::from(names).to_string()
     };
     let run = state.run.as_ref().map_or_else(String::new, |run| run.run.to_string());
     let deployed = list(|known| matches!(known.outcome, Some(TargetOutcome::Deployed { .. })));
     let failed = list(|known| matches!(known.outcome, Some(TargetOutcome::Failed { .. } | TargetOutcome::RolledBack { .. })));
-    let any = state.targets.values().any(|known| known.outcome != Some(TargetOutcome::UpToDate));
-    // Names, ids and JSON hold no line feed, so the simple form does.
-    format!("run_id={run}\ndeployed={deployed}\nfailed={failed}\nany={any}\n")
+    // As `changed` counts: what a guard stopped has changed, what is held or stale is not this commit's to change.
+    let changed = |known: &TargetState| matches!(known.verdict.as_str(), "deploy" | "failed");
+    let targets: Vec<&Target> =
+        state.targets_in_order().into_iter().filter(|(_, known)| changed(known)).map(|(target, _)| target).collect();
+    format!("run_id={run}\ndeployed={deployed}\nfailed={failed}\n{}", changed_outputs(&targets))
 }
 
 /// The step summary: what `--summary FILE` writes too.
@@ -244,7 +264,11 @@ mod tests {
         assert!(std::fs::read_to_string(summary).unwrap().contains("| api@staging | deployed | RAPI2 this commit |"));
         assert_eq!(
             std::fs::read_to_string(outputs).unwrap(),
-            "mine=1\nrun_id=20260102-030405-abcd\ndeployed=[\"api@staging\"]\nfailed=[\"web@staging\"]\nany=true\n"
+            "mine=1\nrun_id=20260102-030405-abcd\ndeployed=[\"api@staging\"]\nfailed=[\"web@staging\"]\n\
+             affected=[\"api\",\"web\",\"worker\"]\nmatrix={\"include\":[\
+             {\"app\":\"api\",\"rack\":\"staging\",\"target\":\"api@staging\"},\
+             {\"app\":\"web\",\"rack\":\"staging\",\"target\":\"web@staging\"},\
+             {\"app\":\"worker\",\"rack\":\"staging\",\"target\":\"worker@staging\"}]}\nany=true\n"
         );
     }
 

@@ -7,8 +7,8 @@ use super::compare::is_changed;
 use crate::changes::near::{Miss, Missed};
 use crate::changes::verdict::{Decision, Reason, Verdict};
 use crate::changes::{Change, ChangeKind, CommitInfo, Head, Rule};
-use crate::config::Removed;
 use crate::names::{AppName, CommitId, RackName, RepoPath};
+use crate::plan::Gone;
 use crate::yaml::Place;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ pub(super) struct Changed<'a> {
     /// Every selected target.
     pub(super) targets: Vec<Target<'a>>,
     /// Apps that were there at a base and are gone. Nothing is done to the rack.
-    pub(super) removed: Vec<Gone<'a>>,
+    pub(super) removed: Vec<GoneApp<'a>>,
     /// Changed paths that no app owns and no pattern ignores.
     pub(super) unowned: Vec<&'a Change>,
     /// What people are told beside the answer.
@@ -158,7 +158,7 @@ pub(super) struct Commit<'a> {
 
 /// An app that is gone.
 #[derive(Debug, Serialize)]
-pub(super) struct Gone<'a> {
+pub(super) struct GoneApp<'a> {
     pub(super) app: &'a AppName,
     /// The directory it had.
     pub(super) dir: &'a RepoPath,
@@ -249,8 +249,8 @@ impl<'a> Near<'a> {
     }
 }
 
-impl<'a> Gone<'a> {
-    pub(super) fn new(removed: &'a Removed, base: &'a CommitId) -> Self {
-        Self { app: &removed.name, dir: &removed.dir, racks: &removed.racks, base }
+impl<'a> GoneApp<'a> {
+    pub(super) fn new(gone: &'a Gone) -> Self {
+        Self { app: &gone.app.name, dir: &gone.app.dir, racks: &gone.app.racks, base: &gone.base }
     }
 }

@@ -1,16 +1,18 @@
 //! `offbuild changed`: which apps changed, against the racks or, without them, against a base.
 
-use super::answer::{self, Gone, VERSION};
+use super::answer::{self, GoneApp, VERSION};
 use super::compare::{Comparison, compare, is_changed, removed};
-use super::world::Env;
+use super::misses::misses_of_all;
+use super::world::{self, AskedHead, Env};
 use super::{read, rules};
-use crate::changes::near::{Miss, Missed};
+use crate::changes::near::Miss;
 use crate::changes::verdict::Decision;
 use crate::changes::{Change, Head};
 use crate::cli::{Changed, ChangedFormat, Global};
-use crate::config::Removed;
 use crate::error::{Error, Result};
 use crate::names::{AppName, CommitId, Target};
+use crate::plan::Gone;
+use crate::report::github;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -25,8 +27,10 @@ pub(super) struct Answer {
     pub(super) targets: Vec<(Target, Decision)>,
     /// The changed apps.
     pub(super) names: BTreeSet<AppName>,
+    /// What came near each target, when [`wants_near`].
+    pub(super) near: Vec<Vec<Miss>>,
     /// Apps that were there at a base and are gone.
-    gone: Vec<(Removed, CommitId)>,
+    gone: Vec<Gone>,
     /// Changes that no app owns, committed since any of the bases or not.
     pub(super) unowned: BTreeSet<Change>,
     pub(super) notes: Vec<String>,
@@ -36,8 +40,18 @@ impl Answer {
     /// Verdicts alone.
     pub(super) fn new(env: Env, targets: Vec<(Target, Decision)>) -> Self {
         let names = targets.iter().filter(|(_, decision)| is_changed(decision)).map(|(target, _)| target.app.clone()).collect();
-        Self { head: None, env, targets, names, gone: Vec::new(), unowned: BTreeSet::new(), notes: Vec::new() }
+        Self { head, env, targets, names, near: Vec::new(), gone: Vec::new(), unowned: BTreeSet::new(), notes: Vec::new() }
     }
+
+    /// The changed targets.
+    fn changed(&self) -> Vec<&Target> {
+        self.targets.iter().filter(|(_, decision)| is_changed(decision)).map(|(target, _)| target).collect()
+    }
+}
+
+/// True when the nearest misses are shown, too.
+pub(super) fn wants_near(global: &Global, args: &Changed) -> bool {
+    args.format == ChangedFormat::Json || global.verbose && args.format == ChangedFormat::Text
 }
 
 /// Answers without asking a rack, and without reading everything; `None` when that does not do.
@@ -47,7 +61,10 @@ pub(super) fn offline(global: &Global, args: &Changed) -> Result<Option<u8>> {
 
 /// Answers on standard output; with `--exit-code` 1 says that something changed.
 pub(super) async fn changed(global: &Global, args: &Changed) -> Result<u8> {
-    let Comparison { world, judgement, .. } = compare(global, &args.selection, &args.base, args.committed).await?;
+    let head = AskedHead::of(args.head.as_deref(), &world::environment());
+    let comparison = compare(global, &args.selection, &args.base, args.committed, head.as_ref()).await?;
+    let near = if wants_near(global, args) { tokio::task::block_in_place(|| misses_of_all(&comparison, 0))? } else { Vec::new() };
+    let Comparison { world, judgement, .. } = comparison;
     // Who asks for some apps gets those: a name that is no app's any more has been refused already.
     let gone = if args.selection.apps.is_empty() && args.selection.racks.is_empty() {
         tokio::task::block_in_place(|| removed(&world, &judgement))?
@@ -57,7 +74,7 @@ pub(super) async fn changed(global: &Global, args: &Changed) -> Result<u8> {
     let committed = judgement.compared.values().flat_map(|compared| &compared.affected.unowned);
     let unowned = committed.chain(&judgement.dirty_paths.unowned).cloned().collect();
     let targets = judgement.targets.into_iter().map(|judged| (judged.target, judged.decision)).collect();
-    let answer = Answer { head: Some(world.head), gone, unowned, notes: judgement.notes, ..Answer::new(world.env, targets) };
+    let answer = Answer { near, gone, unowned, notes: judgement.notes, ..Answer::new(world.head, world.env, targets) };
     tell(&answer, global, args)
 }
 
@@ -74,42 +91,32 @@ fn tell(answer: &Answer, global: &Global, args: &Changed) -> Result<u8> {
             super::print(&lines)?;
         }
         ChangedFormat::Json => drop(super::print(&format!("{:#}\n", report(answer)))?),
-        ChangedFormat::Matrix => drop(super::print(&format!("{}\n", matrix(answer)))?),
+        ChangedFormat::Matrix => drop(super::print(&format!("{}\n", github::matrix(&answer.changed())))?),
     }
     tell_github(answer)?;
     Ok(u8::from(args.exit_code && !answer.names.is_empty()))
 }
 
-/// What GitHub's `fromJSON` makes a job matrix of: one job per changed target.
-fn matrix(answer: &Answer) -> Value {
-    let changed = answer.targets.iter().filter(|(_, decision)| is_changed(decision));
-    let include: Vec<Value> =
-        changed.map(|(target, _)| json!({"app": target.app, "rack": target.rack, "target": target.to_string()})).collect();
-    json!({ "include": include })
-}
-
-/// The outputs of a GitHub Actions step: `affected`, a JSON list of app names; `matrix`; `any`.
+/// The outputs of a GitHub Actions step: `affected`, `matrix` and `any`.
 fn tell_github(answer: &Answer) -> Result<()> {
     let env = |name: &str| (answer.env)(name).filter(|value| !value.is_empty());
     let (Some("true"), Some(path)) = (env("GITHUB_ACTIONS").as_deref(), env("GITHUB_OUTPUT")) else { return Ok(()) };
-    // Names and JSON in one line hold no line feed, so the simple form does.
-    let text = format!("affected={}\nmatrix={}\nany={}\n", json!(answer.names), matrix(answer), !answer.names.is_empty());
     std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(&path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|mut file| file.write_all(github::changed_outputs(&answer.changed()).as_bytes()))
         .map_err(|error| Error::failed(format!("`GITHUB_OUTPUT` names `{path}`, which cannot be written")).because(error))
 }
 
 /// A block per target: verdict, base, reasons; the nearest misses of what is left alone.
 fn text(answer: &Answer, verbose: bool) -> String {
     let lost: Vec<(String, &CommitId)> =
-        answer.gone.iter().flat_map(|(app, base)| targets(app).map(move |target| (target, base))).collect();
+        answer.gone.iter().flat_map(|gone| gone.targets().map(|target| (target, &gone.base))).collect();
     let names = answer.targets.iter().map(|(target, _)| target.to_string()).chain(lost.iter().map(|(target, _)| target.clone()));
     let width = names.map(|name| name.len()).max().unwrap_or(0);
     let mut out = String::new();
-    for (target, decision) in &answer.targets {
+    for (at, (target, decision)) in answer.targets.iter().enumerate() {
         let word = if is_changed(decision) { "changed" } else { decision.verdict.word() };
         let base = match (&decision.base, &decision.base_source) {
             (Some(base), Some(source)) => format!("  since {} ({source})", base.short()),
@@ -125,10 +132,8 @@ fn text(answer: &Answer, verbose: bool) -> String {
         if reasons.len() > shown {
             let _ = writeln!(out, "{:width$}    and {} more (-v shows all)", "", reasons.len() - shown);
         }
-        if verbose {
-            for near in &decision.near {
-                let _ = writeln!(out, "{:width$}    not counted: {} ({})", "", near.change.path, near.rule);
-            }
+        for miss in answer.near.get(at).into_iter().flatten() {
+            let _ = writeln!(out, "{:width$}    not counted: {miss}", "");
         }
     }
     for (target, base) in lost {
@@ -142,30 +147,15 @@ fn text(answer: &Answer, verbose: bool) -> String {
     out
 }
 
-/// The targets an app had; its name alone when it went nowhere.
-fn targets(app: &Removed) -> impl Iterator<Item = String> {
-    let alone = app.racks.is_empty().then(|| app.name.to_string());
-    let on = app.racks.iter().map(|rack| Target { app: app.name.clone(), rack: rack.clone() }.to_string());
-    on.chain(alone)
-}
-
 fn report(answer: &Answer) -> Value {
-    let near: Vec<Vec<Miss>> = answer
-        .targets
-        .iter()
-        .map(|(_, decision)| {
-            let near = decision.near.iter();
-            near.map(|near| Miss { change: near.change.clone(), why: Missed::Ignored(near.rule.clone()) }).collect()
-        })
-        .collect();
-    let targets = answer.targets.iter().zip(&near);
+    let targets = answer.targets.iter().zip(&answer.near);
     json!(answer::Changed {
         version: VERSION,
         head: answer.head.as_ref(),
         any: !answer.names.is_empty(),
         affected: answer.names.iter().collect(),
         targets: targets.map(|((target, decision), near)| answer::Target::new(target, decision, near)).collect(),
-        removed: answer.gone.iter().map(|(app, base)| Gone::new(app, base)).collect(),
+        removed: answer.gone.iter().map(GoneApp::new).collect(),
         unowned: answer.unowned.iter().collect(),
         notes: &answer.notes,
     })

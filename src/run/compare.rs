@@ -1,7 +1,7 @@
 //! The comparison behind `changed` and `why`: with what runs on the racks or, when none can be asked, with a base.
 
 use super::read::{self, AllLive, Ask, Found, Judgement};
-use super::world::World;
+use super::world::{AskedHead, World};
 use crate::changes::ChangeKind;
 use crate::changes::base::{self, Choice};
 use crate::changes::verdict::{Decision, Verdict};
@@ -10,6 +10,7 @@ use crate::config::{self, Removed};
 use crate::discovery::{COMPOSE_NAMES, CONVOX_NAME};
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
+use crate::plan::Gone;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was compared, and what came of it.
@@ -19,9 +20,17 @@ pub(super) struct Comparison {
     pub(super) judgement: Judgement,
 }
 
-/// Judges the selected targets, with `committed` by commits alone. Nothing is refused here: what is not committed, diverged or held is an answer, too.
-pub(super) async fn compare(global: &Global, selection: &Selection, base: &Base, committed: bool) -> Result<Comparison> {
-    let open = || if committed { World::committed(global, selection) } else { World::open(global, selection) };
+/// Judges the selected targets, with `committed` by commits alone, with `head` of another commit than the one that is checked out.
+/// Nothing is refused here: what is not committed, diverged or held is an answer, too.
+pub(super) async fn compare(
+    global: &Global,
+    selection: &Selection,
+    base: &Base,
+    committed: bool,
+    head: Option<&AskedHead>,
+) -> Result<Comparison> {
+    let committed = committed || head.is_some();
+    let open = || if committed { World::committed(global, selection, head) } else { World::open(global, selection) };
     let mut world = open()?;
     let ask = Ask { base: base.clone(), allow_dirty: true, allow_diverged: true, committed, verdicts_only: true, ..Ask::default() };
     let mut found = tokio::task::block_in_place(|| read::apps(&world))?;
@@ -46,6 +55,7 @@ pub(super) async fn compare(global: &Global, selection: &Selection, base: &Base,
         (judgement, given) = tokio::task::block_in_place(|| judge(&world, &found))?;
     }
     judgement.notes.extend(note);
+    judgement.notes.extend(head.map(|head| format!("head {} from {}", world.head.commit.id.short(), head.name)));
     if let Some(Choice::Found(base)) = &given {
         judgement.notes.extend(base_notes(base));
     }
@@ -75,7 +85,7 @@ pub(super) fn is_changed(decision: &Decision) -> bool {
 /// The apps that were there at a base and are gone, each with the base; nothing is done about them.
 ///
 /// Only directories that lost their manifest and entries of an earlier `apps.yaml` are looked at, never the whole tree.
-pub(super) fn removed(world: &World, judgement: &Judgement) -> Result<Vec<(Removed, CommitId)>> {
+pub(super) fn removed(world: &World, judgement: &Judgement) -> Result<Vec<Gone>> {
     let Some(file) = &world.config.file else { return Ok(Vec::new()) };
     let dirty = judgement.dirty_paths.reasons.values().flatten().map(|reason| &reason.change).chain(&judgement.dirty_paths.unowned);
     let dirty: Vec<_> = dirty.collect();
@@ -98,5 +108,5 @@ pub(super) fn removed(world: &World, judgement: &Judgement) -> Result<Vec<(Remov
             gone.entry(app).or_insert_with(|| base.clone());
         }
     }
-    Ok(gone.into_iter().collect())
+    Ok(gone.into_iter().map(|(app, base)| Gone { app, base }).collect())
 }

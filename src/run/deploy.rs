@@ -5,6 +5,7 @@
 //! 3. Ask for protected racks, take the locks, open the journal, look whether the engine can be used.
 //! 4. Carry the plan out; one task shows what happens.
 
+use super::compare::removed;
 use super::read::{self, Ask, Found, Judgement};
 use super::resume::Earlier;
 use super::world::{World, environment};
@@ -21,7 +22,7 @@ use crate::journal::Journal;
 use crate::lock::{self, Holder};
 use crate::names::{RackName, RunId, Target};
 use crate::plan::adopt::Candidate;
-use crate::plan::{self, Gate, OnFailure, Options, Origin, Plan, Until, planner, show};
+use crate::plan::{self, Gate, Gone, OnFailure, Options, Origin, Plan, Until, planner, show};
 use crate::rack::Rack;
 use crate::registry::Registry;
 use crate::report::plain::Verbosity;
@@ -202,7 +203,10 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     }
     let run = RunId::starting(OffsetDateTime::now_utc());
     let registries = world.registries();
-    let plan = make_plan(&world, found, judgement, run, &how, jobs, &*registries, candidates).await?;
+    // Who names apps or racks asks about those.
+    let named = !selection.apps.is_empty() || !selection.racks.is_empty();
+    let removed = if named { Vec::new() } else { tokio::task::block_in_place(|| removed(&world, &judgement))? };
+    let plan = make_plan(&world, found, judgement, removed, run, &how, jobs, &*registries, candidates).await?;
     if how.dry_run {
         return match how.output.format {
             Format::Text => super::print(&show::text(&plan, global.verbose)),
@@ -221,6 +225,7 @@ async fn make_plan(
     world: &World,
     found: Vec<Found>,
     judgement: Judgement,
+    removed: Vec<Gone>,
     run: RunId,
     how: &How,
     jobs: usize,
@@ -229,6 +234,7 @@ async fn make_plan(
 ) -> Result<Plan> {
     let deploys = judgement.targets.iter().any(|judged| judged.decision.verdict == Verdict::Deploy);
     let mut facts = read::facts(world, found, judgement, run, staged)?;
+    facts.removed = removed;
     if deploys && !how.offline {
         // No login where nothing is pushed.
         facts.existing = super::existing::existing(&facts, registry).await?;
@@ -362,6 +368,14 @@ async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
         .await;
     for note in &plan.notes {
         events.send(EventKind::Notice { step: None, message: note.clone() });
+    }
+    for gone in &plan.removed {
+        let message = format!(
+            "`{}` was removed since {}: nothing is done about it",
+            gone.targets().collect::<Vec<_>>().join("`, `"),
+            gone.base.short()
+        );
+        events.send(EventKind::Notice { step: None, message });
     }
     for target in plan.targets() {
         events.send(EventKind::TargetPlanned {

@@ -61,7 +61,7 @@ fn findings(world: &World) -> Result<Vec<Finding>> {
         let hidden = |build: &ServiceBuild, path: &RepoPath| {
             let Ignored { file, text, patterns } = ignored.get(&(&build.context, &build.dockerfile))?;
             let rest = path.below(&build.context)?;
-            if patterns.is_ignored(rest) { hiding(build, file, text, path) } else { None }
+            if patterns.is_ignored(rest) { hiding(&build.context, file, text, path) } else { None }
         };
         let subject = Subject {
             app: &app.app,

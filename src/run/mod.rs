@@ -14,6 +14,7 @@ mod existing;
 mod info;
 mod init;
 mod lint;
+mod misses;
 mod past;
 mod read;
 mod resume;

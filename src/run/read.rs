@@ -444,6 +444,7 @@ pub(super) fn facts(
         racks: racks.collect(),
         targets,
         existing: Existing::default(),
+        removed: Vec::new(),
         notes: judgement.notes,
         ci_url,
     })

@@ -203,6 +203,7 @@ fn plan(world: &World, app: &App, on: &TargetConfig, live: &Live, chosen: &LiveR
         builds: Vec::new(),
         apps: BTreeMap::from([(name, app_plan)]),
         lanes: vec![LanePlan { rack: on.rack.clone(), after: Vec::new(), targets: vec![target_plan] }],
+        removed: Vec::new(),
         notes: Vec::new(),
         ci_url: world.ci_url(),
     })

@@ -5,9 +5,10 @@
 //! derived from, committed or not, ignored by git or not. [`answer`] gives up, and the caller reads everything from disk,
 //! whenever anything is out of the ordinary: this is never the only way to an answer, and never another answer.
 
-use super::changed::Answer;
+use super::changed::{Answer, wants_near};
+use super::misses::{changes, misses_of};
 use super::read;
-use super::world::{self, Env, World};
+use super::world::{self, AskedHead, Env, World};
 use crate::changes::affected::Matcher;
 use crate::changes::base::{Base, Choice};
 use crate::changes::committed::InCommit;
@@ -38,10 +39,11 @@ struct Repository {
 /// The answer for all apps; `None` when it has to be found by reading everything.
 pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> {
     let Selection { apps, racks } = &args.selection;
-    if args.base.base.is_none() || args.base.fetch || !apps.is_empty() || !racks.is_empty() {
+    let env = world::environment();
+    let other_head = AskedHead::of(args.head.as_deref(), &env).is_some();
+    if args.base.base.is_none() || args.base.fetch || other_head || !apps.is_empty() || !racks.is_empty() {
         return Ok(None);
     }
-    let env = world::environment();
     let here = world::here(global)?;
     let history = changes::open(&here)?;
     let head = history.tip()?;
@@ -67,11 +69,12 @@ pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> 
         return Ok(None);
     }
     let Some(touched) = book.touched(&[&committed, &dirty]) else { return Ok(None) };
-    let mut answer = judge(&repository, &book, &touched, base, &committed, &dirty)?;
-    if args.format == ChangedFormat::Json {
-        answer.head = Some(repository.history.head()?);
-    }
-    Ok(Some(answer))
+    let disk: Arc<dyn Files> = match args.committed {
+        true => Arc::new(InCommit::new(Arc::clone(&repository.history), repository.head.commit.id.clone())),
+        false => Arc::new(OnDisk::new(repository.history.root())),
+    };
+    let near = wants_near(global, args).then_some(&*disk);
+    judge(&repository, &book, &touched, base, &committed, &dirty, near).map(Some)
 }
 
 impl Repository {
@@ -189,6 +192,7 @@ fn judge(
     base: Base,
     committed: &[Change],
     dirty: &[Change],
+    near: Option<&dyn Files>,
 ) -> Result<Answer> {
     let inputs: Vec<_> = touched.iter().map(|touched| touched.inputs.clone()).collect();
     let matcher = Matcher::new(&inputs);
@@ -218,6 +222,11 @@ fn judge(
     let mut answer = Answer::new(Arc::clone(&repository.env), targets);
     let changed = |touched: &&Touched| answer.names.contains(&touched.inputs.app);
     let warnings = touched.iter().filter(changed).flat_map(|touched| touched.warnings.clone());
+    if let Some(files) = near {
+        let all = changes(committed.iter(), &uncommitted);
+        let of = |app: &AppName| inputs.iter().find(|inputs| inputs.app == *app).map(|inputs| misses_of(files, inputs, &all, 0));
+        answer.near = answer.targets.iter().map(|(target, _)| of(&target.app).unwrap_or_default()).collect();
+    }
     let notes = answer.targets.iter().flat_map(|(_, decision)| decision.notes.iter().cloned()).chain(warnings);
     let notes: std::collections::BTreeSet<String> = notes.chain(read::unowned(&uncommitted.unowned)).collect();
     answer.notes.extend(notes);

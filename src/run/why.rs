@@ -4,12 +4,12 @@
 
 use super::answer::{self, Near, ReasonOf, VERSION, Waiting, WhatIf, WhatIfApp};
 use super::compare::{Comparison, compare, is_changed};
-use super::read::{self, Found, Judged};
-use super::world::{World, here};
+use super::misses::{misses_of, misses_of_all};
+use super::read::{self, Judged};
+use super::world::{self, AskedHead, World, here};
 use crate::changes::affected::Matcher;
 use crate::changes::inputs::Inputs;
-use crate::changes::near::{Miss, misses};
-use crate::changes::reads::hidden_by;
+use crate::changes::near::Miss;
 use crate::changes::verdict::{Reason, Verdict};
 use crate::changes::{Change, ChangeKind, CommitInfo, Log};
 use crate::cli::{Format, Global, Selection, WhyArgs};
@@ -36,7 +36,8 @@ pub(super) async fn why(global: &Global, args: &WhyArgs) -> Result<u8> {
     if !args.what_if.is_empty() {
         return tokio::task::block_in_place(|| what_if(global, args, &selection));
     }
-    let comparison = compare(global, &selection, &args.base, false).await?;
+    let head = AskedHead::of(args.head.as_deref(), &world::environment());
+    let comparison = compare(global, &selection, &args.base, false, head.as_ref()).await?;
     tokio::task::block_in_place(|| explain(global, args, &comparison))
 }
 
@@ -52,22 +53,20 @@ struct Told<'a> {
 fn explain(global: &Global, args: &WhyArgs, comparison: &Comparison) -> Result<u8> {
     let Comparison { world, found, judgement } = comparison;
     let inputs = read::inputs(world, found)?;
-    let dirty = world.history.dirty()?;
+    let near = misses_of_all(comparison, NEAREST)?;
     let bases: BTreeSet<&CommitId> = judgement.targets.iter().filter_map(|judged| judged.decision.base.as_ref()).collect();
     let mut logs: BTreeMap<&CommitId, Log> = BTreeMap::new();
     for base in bases {
         logs.insert(base, world.history.log(base, &world.head.commit.id, MOST_COMMITS)?);
     }
     let mut told = Vec::new();
-    for judged in &judgement.targets {
-        let Some((inputs, found)) = inputs.iter().zip(found).find(|(inputs, _)| inputs.app == judged.target.app) else { continue };
+    for (judged, near) in judgement.targets.iter().zip(near) {
+        let Some(inputs) = inputs.iter().find(|inputs| inputs.app == judged.target.app) else { continue };
         let base = judged.decision.base.as_ref();
-        let compared = base.and_then(|base| judgement.compared.get(base));
-        let changes: Vec<Change> = compared.iter().flat_map(|compared| &compared.changes).chain(&dirty).cloned().collect();
         told.push(Told {
             judged,
             inputs,
-            near: near(world, found, inputs, &changes),
+            near,
             base: base.map(|base| world.history.commit(base)).transpose()?,
             log: base.and_then(|base| logs.get(base)),
         });
@@ -87,11 +86,6 @@ fn explain(global: &Global, args: &WhyArgs, comparison: &Comparison) -> Result<u
             super::print(&format!("{:#}\n", json!(answer)))
         }
     }
-}
-
-fn near(world: &World, found: &Found, inputs: &Inputs, changes: &[Change]) -> Vec<Miss> {
-    let hider = |path: &RepoPath| hidden_by(found.manifest.as_deref()?, &*world.files, path);
-    misses(inputs, changes, &hider, NEAREST)
 }
 
 /// The commits of a log that touch an app, each with the paths that do.
@@ -219,9 +213,9 @@ fn what_if(global: &Global, args: &WhyArgs, selection: &Selection) -> Result<u8>
     }
     let mut apps = Vec::new();
     for app in world.apps() {
-        let Some((inputs, found)) = inputs.iter().zip(&found).find(|(inputs, _)| inputs.app == app.name) else { continue };
+        let Some(inputs) = inputs.iter().find(|inputs| inputs.app == app.name) else { continue };
         let reasons: Vec<Reason> = affected.reasons.get(&app.name).into_iter().flatten().cloned().map(Reason::Path).collect();
-        apps.push((app, reasons, near(&world, found, inputs, &changes)));
+        apps.push((app, reasons, misses_of(&*world.files, inputs, &changes, NEAREST)));
     }
     match args.format {
         Format::Text => {

@@ -1,6 +1,7 @@
 //! What a command works on: the repository, the configuration, the selected apps and the way to the racks.
 
 use crate::build::{ImageBuild, SecretSource};
+use crate::changes::base::{self, FetchCommand};
 use crate::changes::committed::InCommit;
 use crate::changes::{self, Head, History};
 use crate::cli::{Global, Selection};
@@ -51,6 +52,35 @@ pub(super) fn here(global: &Global) -> Result<PathBuf> {
     dir.canonicalize().map_err(|error| Error::config(format!("directory `{}` cannot be opened", dir.display())).because(error))
 }
 
+/// Another commit than the one that is checked out: `--head`, or `OFFBUILD_HEAD`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AskedHead {
+    revision: String,
+    /// Who asks for it.
+    pub(super) name: String,
+}
+
+impl AskedHead {
+    /// What flag or environment ask for; the flag goes first.
+    pub(super) fn of(flag: Option<&str>, env: &Env) -> Option<Self> {
+        if let Some(flag) = flag {
+            return Some(Self { revision: flag.to_owned(), name: format!("`--head {flag}`") });
+        }
+        let value = env("OFFBUILD_HEAD").map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())?;
+        Some(Self { name: format!("`OFFBUILD_HEAD` ({value})"), revision: value })
+    }
+
+    fn find(&self, history: &dyn History) -> Result<Head> {
+        let Self { revision, name } = self;
+        let Some(commit) = base::resolve(history, revision)? else {
+            let shallow = history.is_shallow();
+            let fetch = FetchCommand::for_missing(revision, shallow);
+            return Err(Error::unusable(format!("{name}: `{revision}` {}", base::not_here(shallow))).hint(format!("run `{fetch}`")));
+        };
+        Ok(Head { describe: commit.short().to_owned(), commit: history.commit(&commit)?, branch: None, source: history.head()?.source })
+    }
+}
+
 impl World {
     /// Opens the repository and reads the configuration.
     pub(super) fn open(global: &Global, selection: &Selection) -> Result<Self> {
@@ -62,12 +92,15 @@ impl World {
         Self::of(env, &here, history, head, files, global, selection)
     }
 
-    /// As [`World::open`], of a commit's files: what is not committed is not there.
-    pub(super) fn committed(global: &Global, selection: &Selection) -> Result<Self> {
+    /// As [`World::open`], of a commit's files: what is not committed is not there. The commit is `asked`, or what is checked out.
+    pub(super) fn committed(global: &Global, selection: &Selection, asked: Option<&AskedHead>) -> Result<Self> {
         let env = environment();
         let here = here(global)?;
         let history = changes::open(&here)?;
-        let head = history.head()?;
+        let head = match asked {
+            Some(asked) => asked.find(&*history)?,
+            None => history.head()?,
+        };
         let files = Arc::new(InCommit::new(Arc::clone(&history), head.commit.id.clone()));
         let world = Self::of(Arc::clone(&env), &here, Arc::clone(&history), head.clone(), Arc::clone(&files) as _, global, selection);
         match files.asked() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Two apps built from the repository's root, a shared library, and an app that is alone.
-fn repo() -> Repo {
+pub(super) fn repo() -> Repo {
     let repo = Repo::new();
     repo.write(
         "apps.yaml",
@@ -39,11 +39,11 @@ fn repo() -> Repo {
     repo
 }
 
-fn offbuild(repo: &Repo) -> Offbuild {
+pub(super) fn offbuild(repo: &Repo) -> Offbuild {
     Offbuild::new(&repo.root(), repo.dir.path())
 }
 
-fn parsed(text: &str) -> Value {
+pub(super) fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 

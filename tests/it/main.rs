@@ -1,5 +1,6 @@
 //! The integration tests: the binary in a scrubbed environment against real services on loopback.
 
+mod answers;
 mod changes;
 mod demo;
 mod dependencies;

@@ -250,7 +250,7 @@ proptest! {
             prop_assert_eq!(matcher.affected(&with_others).reasons, matcher.affected(std::slice::from_ref(one)).reasons);
         }
         // What is not named is told as a near miss when a rule means it, never both.
-        let near = super::super::near::misses(&inputs[0], &changes, &|_| None, usize::MAX);
+        let near = super::super::near::misses(&inputs[0], &changes, &|_, _| None, usize::MAX);
         for miss in &near {
             prop_assert!(!named.contains(&miss.change.path));
         }

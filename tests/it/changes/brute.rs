@@ -192,13 +192,11 @@ impl Workshop {
     fn inputs(&self, rules: &Rules) -> Vec<Inputs> {
         let root = self.rules.path();
         std::fs::write(root.join("apps.yaml"), rules.file()).unwrap();
-        let config = config::load(root, root, None, &|_| None).unwrap_or_else(|error| panic!("{error}: {:?}: {}", error.causes, rules.file()));
+        let config =
+            config::load(root, root, None, &|_| None).unwrap_or_else(|error| panic!("{error}: {:?}: {}", error.causes, rules.file()));
         let shared = Shared::of(&config).unwrap();
-        let inputs: BTreeMap<String, Inputs> = config
-            .apps
-            .iter()
-            .map(|app| (app.name.to_string(), inputs_of(app, &shared, None, &BTreeMap::new()).unwrap()))
-            .collect();
+        let inputs: BTreeMap<String, Inputs> =
+            config.apps.iter().map(|app| (app.name.to_string(), inputs_of(app, &shared, None, &BTreeMap::new()).unwrap())).collect();
         (0..rules.apps.len()).map(|number| inputs[&format!("app{number}")].clone()).collect()
     }
 }
@@ -296,7 +294,8 @@ impl Rules {
             })
             .collect();
         let shared = json!({"first": rooted(&self.sets[0]), "second": {"paths": rooted(&self.sets[1]), "uses": ["first"]}});
-        json!({"version": 1, "discover": {"include": []}, "shared": shared, "global": self.global, "ignore": self.ignore, "apps": apps}).to_string()
+        json!({"version": 1, "discover": {"include": []}, "shared": shared, "global": self.global, "ignore": self.ignore, "apps": apps})
+            .to_string()
     }
 
     /// What of a tree is an app's input.
@@ -424,7 +423,8 @@ fn check(
         let mut prints: BTreeMap<String, Tree> = BTreeMap::new();
         let now = rules.seen_by(number, on_disk);
         let print = |at: usize, dirty: &[_]| fingerprint(reader, &commits[at], app, "digest", dirty).unwrap().to_string();
-        let states = (0..commits.len()).map(|at| (print(at, &[]), rules.seen_by(number, &trees[at]))).chain([(print(head, &dirty), now.clone())]);
+        let states =
+            (0..commits.len()).map(|at| (print(at, &[]), rules.seen_by(number, &trees[at]))).chain([(print(head, &dirty), now.clone())]);
         for (print, state) in states {
             let known = prints.entry(print).or_insert_with(|| state.clone());
             prop_assert_eq!(&*known, &state, "two states of {} with one fingerprint", app.app);
