@@ -3,6 +3,7 @@
 mod brute;
 mod deciding;
 mod rules;
+mod flips;
 
 use offbuild::changes::base::{self, Choice};
 use offbuild::changes::{Ancestry, ChangeKind, History, git::Git, gitcli::GitCli};

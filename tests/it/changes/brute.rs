@@ -26,10 +26,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A file's mode and content; a submodule's content is the digit its commit is made of.
-type Files = BTreeMap<String, (u32, u8)>;
+pub(super) type Files = BTreeMap<String, (u32, u8)>;
 
 #[derive(Debug, Clone)]
-enum Edit {
+pub(super) enum Edit {
     Set(String, u32, u8),
     Delete(String),
     Rename(String, String),
@@ -39,7 +39,7 @@ fn some_path() -> impl Strategy<Value = String> {
     proptest::collection::vec(prop_oneof!["a", "b", "c", "d\\.md"], 1..4).prop_map(|parts| parts.join("/"))
 }
 
-fn some_edit(modes: &'static [u32]) -> impl Strategy<Value = Edit> {
+pub(super) fn some_edit(modes: &'static [u32]) -> impl Strategy<Value = Edit> {
     prop_oneof![
         6 => (some_path(), proptest::sample::select(modes), 0..4_u8).prop_map(|(path, mode, content)| Edit::Set(path, mode, content)),
         2 => some_path().prop_map(Edit::Delete),
@@ -58,7 +58,7 @@ fn some_ignores() -> impl Strategy<Value = Vec<String>> {
     proptest::collection::vec(signed, 0..3)
 }
 
-fn apply(files: &mut Files, edit: &Edit) {
+pub(super) fn apply(files: &mut Files, edit: &Edit) {
     match edit {
         Edit::Set(path, mode, content) => {
             // A file stands where no directory and no other file is.
@@ -120,16 +120,16 @@ impl Drop for Asked {
 const EMPTY: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 
 /// A repository for many histories, one after the other, and a directory with the rules.
-struct Workshop {
+pub(super) struct Workshop {
     import: Asked,
     differ: Asked,
-    repo: Repo,
+    pub(super) repo: Repo,
     rules: tempfile::TempDir,
     left: u32,
 }
 
 impl Workshop {
-    fn open() -> Self {
+    pub(super) fn open() -> Self {
         let repo = Repo::new();
         let rules = tempfile::tempdir().unwrap();
         for dir in DIRS {
@@ -142,8 +142,16 @@ impl Workshop {
         Self { import, differ, repo, rules, left: 64 }
     }
 
+    /// Makes room for a new case: in a new repository when there are many in this one.
+    pub(super) fn next(&mut self) {
+        if self.left == 0 {
+            *self = Self::open();
+        }
+        self.left -= 1;
+    }
+
     /// One commit after another, and the branch on the last one: each commit's id, and its tree's.
-    fn import(&mut self, states: &[Files]) -> Vec<(CommitId, String)> {
+    pub(super) fn import(&mut self, states: &[Files]) -> Vec<(CommitId, String)> {
         let mut stream = "reset refs/heads/main\n".to_owned();
         for (number, files) in states.iter().enumerate() {
             let _ = write!(stream, "commit refs/heads/main\nmark :{}\ncommitter A <a@example.com> 1767323045 +0000\n", number + 1);
@@ -189,7 +197,7 @@ impl Workshop {
     }
 
     /// The inputs of every app, as the program reads them from a file.
-    fn inputs(&self, rules: &Rules) -> Vec<Inputs> {
+    pub(super) fn inputs(&self, rules: &Rules) -> Vec<Inputs> {
         let root = self.rules.path();
         std::fs::write(root.join("apps.yaml"), rules.file()).unwrap();
         let config =
@@ -246,7 +254,7 @@ fn is_input(rules: &[String], ignores: &[String], path: &str) -> bool {
 const DIRS: [&str; 5] = ["a", "b", "c", "a/b", "b/c/a"];
 
 #[derive(Debug, Clone)]
-struct Rules {
+pub(super) struct Rules {
     /// Sets of `shared`: the second one uses the first one.
     sets: [Vec<String>; 2],
     global: Vec<String>,
@@ -263,7 +271,7 @@ struct AppRules {
     ignore: Vec<String>,
 }
 
-fn some_rules() -> impl Strategy<Value = Rules> {
+pub(super) fn some_rules() -> impl Strategy<Value = Rules> {
     let patterns = |most: usize| proptest::collection::vec(some_pattern(), 0..most);
     let own = (any::<bool>(), any::<bool>(), some_pattern())
         .prop_map(|(not, rooted, text)| format!("{}{}{text}", if not { "!" } else { "" }, if rooted { "/" } else { "" }));
@@ -348,22 +356,23 @@ fn edit_on_disk(root: &Path, head: &Files, edits: &[Edit]) {
     }
 }
 
-const ANY: &[u32] = &[0o100_644, 0o100_644, 0o100_755, 0o120_000, 0o160_000];
+pub(super) const ANY: &[u32] = &[0o100_644, 0o100_644, 0o100_755, 0o120_000, 0o160_000];
 const ON_DISK: &[u32] = &[0o100_644, 0o100_644, 0o100_755, 0o120_000];
+
+/// As many as `OFFBUILD_CASES` says.
+pub(super) fn cases(usual: u32) -> u32 {
+    std::env::var("OFFBUILD_CASES").map_or(usual, |cases| cases.parse().expect("`OFFBUILD_CASES` is a number"))
+}
 
 #[test]
 fn affected_is_what_hashing_every_input_says() {
-    let cases = std::env::var("OFFBUILD_CASES").map_or(300, |cases| cases.parse().expect("`OFFBUILD_CASES` is a number"));
-    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: cases(300), failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() };
     let history = proptest::collection::vec(proptest::collection::vec(some_edit(ANY), 1..8), 5);
     let world = (history, proptest::collection::vec(some_edit(ON_DISK), 0..5), some_rules());
     let workshop = RefCell::new(Workshop::open());
     let outcome = TestRunner::new(config).run(&world, |(history, uncommitted, rules)| {
         let mut workshop = workshop.borrow_mut();
-        if workshop.left == 0 {
-            *workshop = Workshop::open();
-        }
-        workshop.left -= 1;
+        workshop.next();
         let mut states: Vec<Files> = Vec::new();
         for edits in &history {
             let mut files = states.last().cloned().unwrap_or_default();
