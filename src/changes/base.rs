@@ -92,7 +92,8 @@ impl fmt::Display for FetchCommand {
 pub struct Source {
     /// Where it comes from.
     pub name: String,
-    /// What to resolve; the first that exists is taken.
+    /// What to resolve; the first that exists is taken. None when a CI runs and tells nothing: on the default branch, what was
+    /// pushed would look unchanged then.
     pub revisions: Vec<String>,
     /// A person asked for exactly this: nothing is put in its place.
     pub asked: bool,
@@ -135,6 +136,10 @@ pub fn sources(flag: Option<&str>, environment: &Environment, event: Option<&str
     for (name, revisions) in others.into_iter().flatten() {
         offer(name, revisions, false);
     }
+    let in_ci = get("CI").is_some_and(|value| !matches!(value, "0" | "false")) || get("JENKINS_URL").is_some();
+    if found.is_empty() && in_ci {
+        found.push(Source { name: "the CI".to_owned(), revisions: Vec::new(), asked: false });
+    }
     found
 }
 
@@ -147,10 +152,11 @@ fn github_event(text: &str) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// `https://github.com/o/r/compare/abc123...def456` → `abc123`.
+/// `https://github.com/o/r/compare/abc123...def456` → `abc123`. For a new branch it is `abc123^...`: the first commit is one of
+/// those that were pushed.
 fn circle_base(url: &str) -> Option<&str> {
     let (_, range) = url.rsplit_once("/compare/")?;
-    range.split_once("...").map(|(base, _)| base.trim_end_matches('^'))
+    range.split_once("...").map(|(base, _)| base)
 }
 
 /// A revision as it is, else as a branch of the remote: a CI's clone often has no local ones.
@@ -227,7 +233,9 @@ fn first(history: &dyn History, source: &Source) -> Result<Result<(String, Commi
             return Ok(Ok((revision.clone(), commit)));
         }
     }
-    let revision = source.revisions.first().cloned().unwrap_or_default();
+    let Some(revision) = source.revisions.first().cloned() else {
+        return Ok(Err(Passed { why: "it does not tell which commit came before".to_owned(), fetch: None }));
+    };
     let shallow = history.is_shallow();
     let why = format!("`{revision}` {}", not_here(shallow));
     Ok(Err(Passed { why, fetch: Some(FetchCommand::for_missing(&revision, shallow)) }))
@@ -324,8 +332,12 @@ mod tests {
                 "CircleCI",
                 vec![("CIRCLE_COMPARE_URL", "https://github.com/o/r/compare/abcdef0^...1234567")],
                 None,
-                vec!["`CIRCLE_COMPARE_URL`: abcdef0".to_owned()],
+                vec!["`CIRCLE_COMPARE_URL`: abcdef0^".to_owned()],
             ),
+            ("a CI that tells nothing", vec![("CI", "true")], None, vec!["the CI: ".to_owned()]),
+            ("Jenkins' first build", vec![("JENKINS_URL", "https://ci")], None, vec!["the CI: ".to_owned()]),
+            ("no CI", vec![("CI", "false")], None, vec![]),
+            ("GitHub, started by hand", vec![github, ("CI", "true")], Some("{}"), vec!["the CI: ".to_owned()]),
             (
                 "Jenkins",
                 vec![("GIT_PREVIOUS_SUCCESSFUL_COMMIT", ID), ("CHANGE_TARGET", "main")],

@@ -10,7 +10,7 @@ use super::gitcli::GitCli;
 use super::{Ancestry, Change, CommitInfo, Head, History, Log, LoggedCommit, TreeEntry, tree, worktree};
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
-use git2::{ErrorClass, ErrorCode, Oid, Repository};
+use git2::{ErrorClass, ErrorCode, Oid, Repository, RepositoryOpenFlags};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +28,8 @@ impl Git {
     ///
     /// Fails when there is none, when it has no work tree and when it belongs to another user.
     pub fn open(dir: &Path) -> Result<Option<Self>> {
-        let repo = match Repository::discover(dir) {
+        // Not `discover`, which forgets where a `.git` file stood: the work tree of a git directory elsewhere.
+        let repo = match Repository::open_ext(dir, RepositoryOpenFlags::CROSS_FS, std::iter::empty::<&Path>()) {
             Ok(repo) if is_partial(&repo) => return Ok(None),
             Ok(repo) => repo,
             Err(error) if error.class() == ErrorClass::Repository && is_unreadable(&error) => return Ok(None),

@@ -6,6 +6,7 @@
 //! 4. Carry the plan out; one task shows what happens.
 
 use super::compare::removed;
+use super::contexts::Contexts;
 use super::read::{self, Ask, Found, Judgement};
 use super::resume::Earlier;
 use super::world::{World, environment};
@@ -206,7 +207,9 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     // Who names apps or racks asks about those.
     let named = !selection.apps.is_empty() || !selection.racks.is_empty();
     let removed = if named { Vec::new() } else { tokio::task::block_in_place(|| removed(&world, &judgement))? };
+    let contexts = tokio::task::block_in_place(|| Contexts::of(&world, &found, &judgement))?;
     let plan = make_plan(&world, found, judgement, removed, run, &how, jobs, &*registries, candidates).await?;
+    tokio::task::block_in_place(|| contexts.check(&world, &plan))?;
     if how.dry_run {
         return match how.output.format {
             Format::Text => super::print(&show::text(&plan, global.verbose)),

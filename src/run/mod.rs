@@ -6,6 +6,7 @@
 mod answer;
 mod changed;
 mod compare;
+mod contexts;
 mod demo;
 
 mod deploy;

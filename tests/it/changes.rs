@@ -1,9 +1,11 @@
 //! Change detection on real repositories, made with the git program.
 
+mod bases;
 mod brute;
 mod deciding;
 mod rules;
 mod flips;
+mod paths;
 
 use offbuild::changes::base::{self, Choice};
 use offbuild::changes::{Ancestry, ChangeKind, History, git::Git, gitcli::GitCli};
@@ -458,9 +460,9 @@ fn many_threads_ask_at_once() {
 }
 
 /// `choose` in one line: what was found and the notes.
-fn chosen(repo: &Path, flag: Option<&str>, variables: &[(&str, &str)]) -> String {
+fn chosen(repo: &Path, flag: Option<&str>, variables: &[(&str, &str)], event: Option<&str>) -> String {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let sources = base::sources(flag, &environment, None);
+    let sources = base::sources(flag, &environment, event);
     let answers: Vec<String> = readers(repo)
         .iter()
         .map(|reader| {
@@ -494,43 +496,46 @@ fn the_base_is_the_first_source_that_exists() {
     let clone = origin.clone("ci", &[]);
     let (before, unrelated) = (before.as_str(), unrelated.as_str());
     // On the default branch.
-    assert_eq!(chosen(&clone, None, &[]), "pushed from merge base with `origin/HEAD`");
-    assert_eq!(chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", before)]), "before from `CI_COMMIT_BEFORE_SHA`");
+    assert_eq!(chosen(&clone, None, &[], None), "pushed from merge base with `origin/HEAD`");
+    assert_eq!(chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", before)], None), "before from `CI_COMMIT_BEFORE_SHA`");
     assert_eq!(
-        chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", GONE)]),
+        chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", GONE)], None),
         format!(
             "unreachable `CI_COMMIT_BEFORE_SHA`: `{GONE}` is not in this repository (force push, or not fetched); git fetch origin {GONE} \
              | `CI_COMMIT_BEFORE_SHA` passed over: `{GONE}` is not in this repository (force push, or not fetched)"
         ),
         "its own tip is no base when a better one was named"
     );
-    assert_eq!(chosen(&clone, Some("HEAD~1"), &[("OFFBUILD_BASE", GONE)]), "before from `--base HEAD~1`");
+    assert_eq!(chosen(&clone, Some("HEAD~1"), &[("OFFBUILD_BASE", GONE)], None), "before from `--base HEAD~1`");
     assert_eq!(
-        chosen(&clone, Some("nope"), &[("OFFBUILD_BASE", before)]),
+        chosen(&clone, Some("nope"), &[("OFFBUILD_BASE", before)], None),
         "unreachable `--base nope`: `nope` is not in this repository (force push, or not fetched); \
          git fetch origin --tags '+refs/heads/*:refs/remotes/origin/*'"
     );
-    assert_eq!(chosen(&clone, Some(unrelated), &[]), format!("unreachable `--base {unrelated}`: it has no commit in common with HEAD"));
+    assert_eq!(
+        chosen(&clone, Some(unrelated), &[], None),
+        format!("unreachable `--base {unrelated}`: it has no commit in common with HEAD")
+    );
     // On a new branch.
     git(&clone, &["checkout", "-q", "-b", "topic"]);
     git(&clone, &["commit", "-q", "--allow-empty", "-m", "topic"]);
     assert_eq!(
-        chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", ZERO)]),
+        chosen(&clone, None, &[("CI_COMMIT_BEFORE_SHA", ZERO)], None),
         "pushed from merge base with `origin/HEAD` | `CI_COMMIT_BEFORE_SHA` passed over: it is the zero id: there was nothing before"
     );
     // A base that went on meanwhile: the commit both have.
     git(&clone, &["checkout", "-q", "-b", "late", before]);
     git(&clone, &["commit", "-q", "--allow-empty", "-m", "late"]);
-    let answer = chosen(&clone, None, &[("CHANGE_TARGET", "main")]);
+    let answer = chosen(&clone, None, &[("CHANGE_TARGET", "main")], None);
     assert!(answer.starts_with("before from `CHANGE_TARGET` (main) | ") && answer.contains("is no ancestor of HEAD"), "{answer}");
     // Shallow.
     let shallow = origin.clone("shallow-ci", &["--depth", "1"]);
     assert_eq!(
-        chosen(&shallow, Some(before), &[]),
+        chosen(&shallow, Some(before), &[], None),
         format!("unreachable `--base {before}`: `{before}` is not in this shallow clone; git fetch --unshallow origin")
     );
     git(&shallow, &["fetch", "-q", "--unshallow", "origin"]);
-    assert_eq!(chosen(&shallow, Some(before), &[]), format!("before from `--base {before}`"));
+    assert_eq!(chosen(&shallow, Some(before), &[], None), format!("before from `--base {before}`"));
 }
 
 /// Only the git program reads these; `open` finds that out and answers all the same.

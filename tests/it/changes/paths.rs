@@ -1,0 +1,179 @@
+//! What git can do to a path, beyond what the readers' own tests show: LFS pointers, repositories within and elsewhere, and
+//! what a build would go without. Through the binary, as a user asks.
+
+use super::{Repo, changed, dirty, git};
+use crate::support::Offbuild;
+use std::path::Path;
+
+const POINTER: &str =
+    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+
+/// Two apps, whose builds read a library each by its own name.
+fn with_apps() -> Repo {
+    let repo = Repo::new();
+    repo.write("apps.yaml", "version: 1\ndiscover: {include: [\"apps/*\"]}\nregistry: {repository: \"127.0.0.1:9/{app}\"}\nracks: {staging: {host: 127.0.0.1:9, password: a}}\n");
+    for app in ["api", "web"] {
+        let manifest = format!("services:\n  main:\n    build: {{path: ../.., manifest: apps/{app}/Dockerfile}}\n");
+        repo.write(&format!("apps/{app}/convox.yml"), &manifest);
+        repo.write(&format!("apps/{app}/Dockerfile"), &format!("FROM scratch\nCOPY apps/{app} /app\nCOPY libs/{app} /lib\n"));
+        repo.write(&format!("libs/{app}/x"), "x");
+    }
+    repo
+}
+
+fn offbuild(dir: &Path, home: &Path) -> Offbuild {
+    Offbuild::new(dir, home).env("GIT_CONFIG_GLOBAL", "/dev/null")
+}
+
+/// The names of the changed apps.
+#[track_caller]
+fn affected(repo: &Repo, dir: &Path, base: &str) -> Vec<String> {
+    let done = offbuild(dir, repo.dir.path()).run(&["changed", "--base", base, "--format", "names"]).code(0);
+    done.stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_lfs_pointer_is_what_git_has() {
+    let repo = with_apps();
+    repo.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n");
+    repo.write("libs/web/model.bin", POINTER);
+    let base = repo.commit("one");
+    repo.write("libs/web/model.bin", &POINTER.replace("12345", "23456"));
+    let head = repo.commit("two");
+    changed(&repo.root, &base, &head, &["M libs/web/model.bin"]);
+    dirty(&repo.root, &[]);
+    assert_eq!(affected(&repo, &repo.root, base.as_str()), ["web"]);
+    // A build would copy the pointer.
+    let plan = |args: &[&str]| offbuild(&repo.root, repo.dir.path()).run(&[&["plan", "--base", base.as_str(), "--offline"], args].concat());
+    plan(&[]).code(3).says("file `libs/web/model.bin` is an LFS pointer").says("`git lfs pull`");
+    // Not for an app whose build does not read it, and not when it is hidden from the build.
+    repo.write("apps/api/x", "1");
+    repo.commit("three");
+    plan(&["api"]).code(0);
+    repo.write(".dockerignore", "**/*.bin\n");
+    repo.commit("four");
+    plan(&[]).code(0);
+}
+
+#[test]
+fn a_build_does_without_no_submodule() {
+    let library = Repo::new();
+    library.write("lib", "1");
+    library.commit("lib one");
+    let repo = with_apps();
+    let base = repo.commit("one");
+    repo.git(&["submodule", "--quiet", "add", library.root.to_str().unwrap(), "libs/web/vendor"]);
+    repo.commit("two");
+    let plan =
+        |dir: &Path, args: &[&str]| offbuild(dir, repo.dir.path()).run(&[&["plan", "--base", base.as_str(), "--offline"], args].concat());
+    assert_eq!(affected(&repo, &repo.root, base.as_str()), ["web"]);
+    plan(&repo.root, &[]).code(0);
+    // Not checked out: the verdict is the same, the build is refused.
+    let clone = repo.clone("bare-vendor", &[]);
+    assert_eq!(affected(&repo, &clone, base.as_str()), ["web"]);
+    plan(&clone, &[]).code(3).says("submodule `libs/web/vendor` is not checked out").says("`git submodule update --init`");
+    plan(&clone, &["api", "--all"]).code(0);
+    git(&clone, &["submodule", "--quiet", "update", "--init"]);
+    plan(&clone, &[]).code(0);
+}
+
+#[test]
+fn a_repository_within_and_one_whose_git_directory_is_elsewhere() {
+    let repo = with_apps();
+    let base = repo.commit("one");
+    // Another repository in an app's directory, not a submodule: git looks into it no more than `git add` would.
+    let nested = repo.root.join("apps/web/nested");
+    std::fs::create_dir_all(&nested).unwrap();
+    git(&nested, &["init", "-q"]);
+    std::fs::write(nested.join("file"), "x").unwrap();
+    git(&nested, &["add", "-A"]);
+    git(&nested, &["commit", "-q", "-m", "nested"]);
+    assert_eq!(affected(&repo, &repo.root, base.as_str()), ["web"]);
+    std::fs::remove_dir_all(&nested).unwrap();
+    assert_eq!(affected(&repo, &repo.root, base.as_str()), [""; 0]);
+    // `.git` is a file that names the directory.
+    let elsewhere = repo.dir.path().join("elsewhere.git");
+    repo.git(&["init", "-q", "--separate-git-dir", elsewhere.to_str().unwrap()]);
+    assert!(repo.root.join(".git").is_file());
+    repo.write("apps/api/x", "2");
+    dirty(&repo.root, &["A apps/api/x"]);
+    assert_eq!(affected(&repo, &repo.root, base.as_str()), ["api"]);
+    repo.commit("two");
+    assert_eq!(affected(&repo, &repo.root, base.as_str()), ["api"]);
+}
+
+#[test]
+fn every_way_to_touch_an_app_affects_that_app() {
+    let all = ["api", "web"];
+    type Edit<'a> = (&'a str, &'a dyn Fn(&Repo), &'a [&'a str]);
+    let mv = |repo: &Repo, from: &str, to: &str| drop(repo.git(&["mv", from, to]));
+    let chmod = |repo: &Repo| drop(repo.git(&["update-index", "--chmod=+x", "libs/web/x"]));
+    let link = |repo: &Repo, to: &str| {
+        std::fs::remove_file(repo.root.join("libs/web/x")).unwrap();
+        std::os::unix::fs::symlink(to, repo.root.join("libs/web/x")).unwrap();
+        repo.git(&["add", "-A"]);
+    };
+    let table: [Edit<'_>; 11] = [
+        ("deleted", &|repo| drop(repo.git(&["rm", "-q", "libs/web/x"])), &["web"]),
+        ("renamed across apps", &|repo| mv(repo, "libs/web/x", "libs/api/y"), &all),
+        ("renamed within", &|repo| mv(repo, "libs/web/x", "libs/web/y"), &["web"]),
+        ("renamed away", &|repo| mv(repo, "libs/web/x", "y"), &["web"]),
+        ("mode", &chmod, &["web"]),
+        ("a link in its place", &|repo| link(repo, "y"), &["web"]),
+        (
+            "a directory in its place",
+            &|repo| {
+                std::fs::remove_file(repo.root.join("libs/web/x")).unwrap();
+                repo.write("libs/web/x/deep", "x");
+                repo.git(&["add", "-A"]);
+            },
+            &["web"],
+        ),
+        ("case only", &|repo| mv(repo, "libs/web/x", "libs/web/X"), &["web"]),
+        (
+            "no UTF-8",
+            &|repo| {
+                let name = std::os::unix::ffi::OsStrExt::from_bytes(b"libs/web/caf\xe9".as_slice());
+                std::fs::write(repo.root.join::<&std::ffi::OsStr>(name), "x").unwrap();
+                repo.git(&["add", "-A"]);
+            },
+            &["web"],
+        ),
+        (
+            "an app added",
+            &|repo| {
+                repo.write("apps/new/convox.yml", "services:\n  main:\n    build: .\n");
+                repo.write("apps/new/Dockerfile", "FROM scratch\nCOPY . /\n");
+                repo.git(&["add", "-A"]);
+            },
+            &["new"],
+        ),
+        (
+            "what no app owns",
+            &|repo| {
+                repo.write("Makefile", "x");
+                repo.git(&["add", "-A"]);
+            },
+            &[],
+        ),
+    ];
+    for (name, edit, expected) in table {
+        let repo = with_apps();
+        let base = repo.commit("one");
+        edit(&repo);
+        // The mode is in the index alone: checked out, the work tree has it, too.
+        repo.git(&["commit", "-q", "-m", "two"]);
+        repo.git(&["reset", "-q", "--hard"]);
+        assert_eq!(affected(&repo, &repo.root, base.as_str()), expected, "{name}");
+        // And taken back: what was there before is a change from what is there now.
+        let two = repo.id("HEAD");
+        repo.git(&["checkout", "-q", base.as_str()]);
+        let back: Vec<&str> = expected.iter().copied().filter(|app| *app != "new").collect();
+        let done = offbuild(&repo.root, repo.dir.path()).run(&["changed", "--base", two.as_str(), "--format", "names"]).code(0);
+        assert_eq!(done.stdout, "", "{name}: the merge base of an older commit is itself");
+        let done =
+            offbuild(&repo.root, repo.dir.path()).run(&["changed", "--base", base.as_str(), "--head", two.as_str(), "--format", "json"]);
+        let answer: serde_json::Value = serde_json::from_str(&done.code(0).stdout).unwrap();
+        assert_eq!(answer["affected"], serde_json::json!(back), "{name}: what apps there are is as checked out");
+    }
+}
