@@ -6,6 +6,7 @@ mod deciding;
 mod rules;
 mod flips;
 mod paths;
+mod same;
 
 use offbuild::changes::base::{self, Choice};
 use offbuild::changes::{Ancestry, ChangeKind, History, git::Git, gitcli::GitCli};

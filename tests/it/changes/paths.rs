@@ -9,8 +9,8 @@ const POINTER: &str =
     "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
 
 /// Two apps, whose builds read a library each by its own name.
-fn with_apps() -> Repo {
-    let repo = Repo::new();
+pub(super) fn with_apps(options: &[&str]) -> Repo {
+    let repo = Repo::with(options);
     repo.write("apps.yaml", "version: 1\ndiscover: {include: [\"apps/*\"]}\nregistry: {repository: \"127.0.0.1:9/{app}\"}\nracks: {staging: {host: 127.0.0.1:9, password: a}}\n");
     for app in ["api", "web"] {
         let manifest = format!("services:\n  main:\n    build: {{path: ../.., manifest: apps/{app}/Dockerfile}}\n");
@@ -21,7 +21,7 @@ fn with_apps() -> Repo {
     repo
 }
 
-fn offbuild(dir: &Path, home: &Path) -> Offbuild {
+pub(super) fn offbuild(dir: &Path, home: &Path) -> Offbuild {
     Offbuild::new(dir, home).env("GIT_CONFIG_GLOBAL", "/dev/null")
 }
 
@@ -34,7 +34,7 @@ fn affected(repo: &Repo, dir: &Path, base: &str) -> Vec<String> {
 
 #[test]
 fn an_lfs_pointer_is_what_git_has() {
-    let repo = with_apps();
+    let repo = with_apps(&[]);
     repo.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n");
     repo.write("libs/web/model.bin", POINTER);
     let base = repo.commit("one");
@@ -60,7 +60,7 @@ fn a_build_does_without_no_submodule() {
     let library = Repo::new();
     library.write("lib", "1");
     library.commit("lib one");
-    let repo = with_apps();
+    let repo = with_apps(&[]);
     let base = repo.commit("one");
     repo.git(&["submodule", "--quiet", "add", library.root.to_str().unwrap(), "libs/web/vendor"]);
     repo.commit("two");
@@ -79,7 +79,7 @@ fn a_build_does_without_no_submodule() {
 
 #[test]
 fn a_repository_within_and_one_whose_git_directory_is_elsewhere() {
-    let repo = with_apps();
+    let repo = with_apps(&[]);
     let base = repo.commit("one");
     // Another repository in an app's directory, not a submodule: git looks into it no more than `git add` would.
     let nested = repo.root.join("apps/web/nested");
@@ -158,7 +158,7 @@ fn every_way_to_touch_an_app_affects_that_app() {
         ),
     ];
     for (name, edit, expected) in table {
-        let repo = with_apps();
+        let repo = with_apps(&[]);
         let base = repo.commit("one");
         edit(&repo);
         // The mode is in the index alone: checked out, the work tree has it, too.
