@@ -122,6 +122,10 @@ fn corpus() -> Vec<Row> {
         row("from a stage by number", "FROM BASE\nCOPY other /l\nFROM BASE\nCOPY --from=0 /l /l\n", &["other/four.rb", "other/one.rb"]),
         row("a stage on a stage", "FROM BASE AS one\nCOPY a.txt /\nFROM one\nCOPY docs /d\n", &["a.txt", "docs/api.md"]),
         row("a mount from a stage", "FROM BASE AS s\nCOPY a.txt /\nFROM BASE\nRUN --mount=from=s,target=/m cat /m/a.txt\n", &["a.txt"]),
+        row("a mount of one file", "FROM BASE\nRUN --mount=type=bind,source=lib/one.rb,target=/m cat /m\n", &["lib/one.rb"]),
+        row("a mount from an image", "FROM BASE\nRUN --mount=type=bind,from=BASE,target=/m true\nCOPY a.txt /\n", &["a.txt"]),
+        row("a default in place of an argument", "FROM BASE\nARG DIR\nCOPY ${DIR:-docs} /x\n", &["docs/api.md"]),
+        row("a variable of the stage below", "FROM BASE AS one\nENV DIR=docs\nFROM one\nCOPY $DIR /x\n", &["docs/api.md"]),
         row("from an image", "FROM BASE\nCOPY --from=BASE /bin/sh /lib/one.rb\nCOPY a.txt /\n", &["a.txt"]),
         row("nothing", "FROM BASE\nRUN true\n", &[]),
         Row {

@@ -361,6 +361,9 @@ fn help() {
 
           --committed
               Look at commits only: what is not committed is not searched for
+          --head <REV>
+              Compare this revision (or `OFFBUILD_HEAD`) instead of what is checked out; the rules are
+              those checked out
 
           --format <FORMAT>
               The form of the answer
