@@ -170,7 +170,7 @@ fn another_head_than_the_one_checked_out() {
     repo.write("apps.yaml", file).write("apps/api/main.rb", "puts 2\n").commit("Take it back");
     repo.write("apps/api/new.rb", "not committed\n");
     let ask = |args: &[&str], env: &[(&str, &str)]| {
-        let offbuild = env.iter().fold(offbuild(&repo), |offbuild, (name, value)| offbuild.env(*name, *value));
+        let offbuild = env.iter().fold(offbuild(&repo), |offbuild, (name, value)| offbuild.env(name, *value));
         let done = offbuild.run(&[&["changed", "--format", "json"], args].concat()).code(0);
         let answer = parsed(&done.stdout);
         let reasons = |target: &Value| -> Vec<Value> {
