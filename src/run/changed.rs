@@ -111,8 +111,7 @@ fn tell_github(answer: &Answer) -> Result<()> {
 
 /// A block per target: verdict, base, reasons; the nearest misses of what is left alone.
 fn text(answer: &Answer, verbose: bool) -> String {
-    let lost: Vec<(String, &CommitId)> =
-        answer.gone.iter().flat_map(|gone| gone.targets().map(|target| (target, &gone.base))).collect();
+    let lost: Vec<(String, &CommitId)> = answer.gone.iter().flat_map(|gone| gone.targets().map(|target| (target, &gone.base))).collect();
     let names = answer.targets.iter().map(|(target, _)| target.to_string()).chain(lost.iter().map(|(target, _)| target.clone()));
     let width = names.map(|name| name.len()).max().unwrap_or(0);
     let mut out = String::new();

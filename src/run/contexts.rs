@@ -52,7 +52,7 @@ impl Contexts {
             let context = RepoPath::from_git(context.as_os_str().as_bytes());
             let readers: Vec<_> = build.used_by.iter().filter_map(|(app, _)| self.0.get(app)).collect();
             let read = |path: &RepoPath| {
-                readers.iter().any(|(inputs, manifest)| inputs.contain(path) && hidden_by(manifest, root, path).is_none())
+                readers.iter().any(|(inputs, manifest)| inputs.contain(path) && hidden_by(manifest, &*world.files, path).is_none())
             };
             let entries = world.history.files(&world.head.commit.id, &context)?;
             let empty = |path: &RepoPath| std::fs::read_dir(path.under(root)).is_ok_and(|mut found| found.next().is_none());

@@ -361,9 +361,10 @@ fn help() {
 
           --committed
               Look at commits only: what is not committed is not searched for
+
           --head <REV>
-              Compare this revision (or `OFFBUILD_HEAD`) instead of what is checked out; the rules are
-              those checked out
+              Look at this revision (or `OFFBUILD_HEAD`) instead of what is checked out; implies commits
+              only
 
           --format <FORMAT>
               The form of the answer
