@@ -3,9 +3,9 @@
 mod bases;
 mod brute;
 mod deciding;
-mod rules;
 mod flips;
 mod paths;
+mod rules;
 mod same;
 
 use offbuild::changes::base::{self, Choice};
