@@ -70,6 +70,13 @@ impl History for Git {
         })
     }
 
+    fn tip(&self) -> Result<CommitId> {
+        self.with(|repo| {
+            let commit = head(repo)?.peel_to_commit().map_err(|error| failed("HEAD names no commit", &error))?;
+            commit_id(commit.id())
+        })
+    }
+
     fn resolve(&self, revision: &str) -> Result<Option<CommitId>> {
         self.with(|repo| match repo.revparse_single(revision).and_then(|object| object.peel_to_commit()) {
             Ok(commit) => commit_id(commit.id()).map(Some),

@@ -40,7 +40,7 @@ impl Answer {
     /// Verdicts alone.
     pub(super) fn new(env: Env, targets: Vec<(Target, Decision)>) -> Self {
         let names = targets.iter().filter(|(_, decision)| is_changed(decision)).map(|(target, _)| target.app.clone()).collect();
-        Self { head, env, targets, names, near: Vec::new(), gone: Vec::new(), unowned: BTreeSet::new(), notes: Vec::new() }
+        Self { head: None, env, targets, names, near: Vec::new(), gone: Vec::new(), unowned: BTreeSet::new(), notes: Vec::new() }
     }
 
     /// The changed targets.
@@ -74,7 +74,7 @@ pub(super) async fn changed(global: &Global, args: &Changed) -> Result<u8> {
     let committed = judgement.compared.values().flat_map(|compared| &compared.affected.unowned);
     let unowned = committed.chain(&judgement.dirty_paths.unowned).cloned().collect();
     let targets = judgement.targets.into_iter().map(|judged| (judged.target, judged.decision)).collect();
-    let answer = Answer { near, gone, unowned, notes: judgement.notes, ..Answer::new(world.head, world.env, targets) };
+    let answer = Answer { head: Some(world.head), near, gone, unowned, notes: judgement.notes, ..Answer::new(world.env, targets) };
     tell(&answer, global, args)
 }
 

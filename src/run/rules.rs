@@ -70,11 +70,15 @@ pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> 
     }
     let Some(touched) = book.touched(&[&committed, &dirty]) else { return Ok(None) };
     let disk: Arc<dyn Files> = match args.committed {
-        true => Arc::new(InCommit::new(Arc::clone(&repository.history), repository.head.commit.id.clone())),
+        true => Arc::new(InCommit::new(Arc::clone(&repository.history), repository.head.clone())),
         false => Arc::new(OnDisk::new(repository.history.root())),
     };
     let near = wants_near(global, args).then_some(&*disk);
-    judge(&repository, &book, &touched, base, &committed, &dirty, near).map(Some)
+    let mut answer = judge(&repository, &book, &touched, base, &committed, &dirty, near)?;
+    if args.format == ChangedFormat::Json {
+        answer.head = Some(repository.history.head()?);
+    }
+    Ok(Some(answer))
 }
 
 impl Repository {
