@@ -116,6 +116,14 @@ impl Gone {
     }
 }
 
+/// As a notice of the run.
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let targets: Vec<String> = self.targets().map(|target| format!("`{target}`")).collect();
+        write!(f, "{} was removed since {}: nothing is done about it", targets.join(", "), self.base.short())
+    }
+}
+
 /// One distinct build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildPlan {

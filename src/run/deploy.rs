@@ -369,15 +369,7 @@ async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
             ci_url: plan.ci_url.clone(),
         })
         .await;
-    for note in &plan.notes {
-        events.send(EventKind::Notice { step: None, message: note.clone() });
-    }
-    for gone in &plan.removed {
-        let message = format!(
-            "`{}` was removed since {}: nothing is done about it",
-            gone.targets().collect::<Vec<_>>().join("`, `"),
-            gone.base.short()
-        );
+    for message in plan.notes.iter().cloned().chain(plan.removed.iter().map(ToString::to_string)) {
         events.send(EventKind::Notice { step: None, message });
     }
     for target in plan.targets() {
