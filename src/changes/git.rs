@@ -28,6 +28,8 @@ impl Git {
     ///
     /// Fails when there is none, when it has no work tree and when it belongs to another user.
     pub fn open(dir: &Path) -> Result<Option<Self>> {
+        // As git does: objects are read far more often than they break, and `git fsck` looks for those that did.
+        git2::opts::strict_hash_verification(false);
         // Not `discover`, which forgets where a `.git` file stood: the work tree of a git directory elsewhere.
         let repo = match Repository::open_ext(dir, RepositoryOpenFlags::CROSS_FS, std::iter::empty::<&Path>()) {
             Ok(repo) if is_partial(&repo) => return Ok(None),

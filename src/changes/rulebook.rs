@@ -5,7 +5,7 @@
 //! differs. The file may be deleted at any time; one that is damaged or of another version is as good as none.
 //!
 //! It is read without being taken apart: rules are indexed by the directory that all they match lies in, and only those of
-//! apps that a changed path can touch are decoded.
+//! apps that a changed path can touch are decoded. What was asked for is a file of its own, read only when something differs.
 
 use super::committed::Asked;
 use super::inputs::{Ignores, InputRule, Inputs, Reach, Shared, Unseen, prefixes};
@@ -86,7 +86,6 @@ pub struct Rulebook<'a> {
     /// Sorted: where a rule's paths lie, and the apps with such a rule.
     #[serde(borrow)]
     index: Vec<(&'a [u8], Vec<u32>)>,
-    asked: &'a [u8],
 }
 
 #[derive(Serialize, Deserialize)]
@@ -127,9 +126,9 @@ struct KeptPattern<'a> {
 }
 
 impl Made {
-    /// The bytes of the file; `None` when something cannot be kept.
+    /// The bytes of the rulebook's file and of the one beside it, with what was asked for. `None` when something cannot be kept.
     #[must_use]
-    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+    pub fn to_bytes(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let shared = self.apps.first().map(|app| Arc::clone(&app.inputs.shared))?;
         let salt = fastrand::u64(..);
         let mut index: BTreeMap<Vec<u8>, BTreeSet<u32>> = BTreeMap::new();
@@ -142,7 +141,6 @@ impl Made {
         let details: Vec<Vec<u8>> =
             self.apps.iter().map(|app| kept(&app.inputs.rules, &app.inputs.ignore, &app.warnings)).collect::<Option<_>>()?;
         let shared = kept(&shared.global, &shared.ignore, &[])?;
-        let asked = postcard::to_allocvec(&self.asked.kept()).ok()?;
         let book = Rulebook {
             format: FORMAT,
             commit: self.commit.as_str(),
@@ -160,11 +158,8 @@ impl Made {
             details: details.iter().map(Vec::as_slice).collect(),
             shared: &shared,
             index: index.iter().map(|(path, apps)| (path.as_slice(), apps.iter().copied().collect())).collect(),
-            asked: &asked,
         };
-        let mut bytes = postcard::to_allocvec(&book).ok()?;
-        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        Some(bytes)
+        Some((summed(postcard::to_allocvec(&book).ok()?), summed(postcard::to_allocvec(&(salt, self.asked.kept())).ok()?)))
     }
 }
 
@@ -172,11 +167,7 @@ impl<'a> Rulebook<'a> {
     /// Reads the bytes of a file; `None` when they are damaged, of another version, or nothing this program wrote.
     #[must_use]
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
-        let (book, sum) = bytes.split_last_chunk::<4>()?;
-        if crc32fast::hash(book) != u32::from_le_bytes(*sum) {
-            return None;
-        }
-        postcard::from_bytes(book).ok().filter(|book: &Self| book.format == FORMAT)
+        postcard::from_bytes(whole(bytes)?).ok().filter(|book: &Self| book.format == FORMAT)
     }
 
     /// The commit it was read from.
@@ -214,10 +205,11 @@ impl<'a> Rulebook<'a> {
         self.variables.iter().all(|(name, value)| env(name).map(|now| hash(self.salt, &now)) == *value)
     }
 
-    /// The paths that were asked for.
+    /// The paths that were asked for, from the bytes of their file; `None` when that is damaged, or not this rulebook's.
     #[must_use]
-    pub fn asked(&self) -> Option<Asked> {
-        postcard::from_bytes(self.asked).ok().map(Asked::of_kept)
+    pub fn asked(&self, bytes: &[u8]) -> Option<Asked> {
+        let (salt, kept): (u64, _) = postcard::from_bytes(whole(bytes)?).ok()?;
+        (salt == self.salt).then(|| Asked::of_kept(kept))
     }
 
     /// The apps and the racks each goes to, in the order of the configuration.
@@ -253,6 +245,18 @@ impl<'a> Rulebook<'a> {
         };
         wanted.into_iter().map(touched).collect()
     }
+}
+
+/// With a sum at its end.
+fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+/// Without the sum; `None` when it is wrong.
+fn whole(bytes: &[u8]) -> Option<&[u8]> {
+    let (bytes, sum) = bytes.split_last_chunk::<4>()?;
+    (crc32fast::hash(bytes) == u32::from_le_bytes(*sum)).then_some(bytes)
 }
 
 fn hash(salt: u64, value: &str) -> [u8; 16] {

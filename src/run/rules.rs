@@ -11,7 +11,7 @@ use super::read;
 use super::world::{self, AskedHead, Env, World};
 use crate::changes::affected::Matcher;
 use crate::changes::base::{Base, Choice};
-use crate::changes::committed::InCommit;
+use crate::changes::committed::{Asked, InCommit};
 use crate::changes::rulebook::{Found, Made, MadeApp, Rulebook, Touched};
 use crate::changes::verdict::{BaseSource, Basis, Facts, State, Wishes, decide};
 use crate::changes::{self, Change, ChangeKind, History, PathReason};
@@ -26,6 +26,9 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+
+const RULES: &str = "rules";
+const ASKED: &str = "asked";
 
 /// What everything here is about.
 struct Repository {
@@ -59,12 +62,16 @@ pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> 
     if committed.iter().chain(&dirty).any(|change| repository.moves_apps(change)) {
         return Ok(None);
     }
-    let kept = repository.kept();
-    let kept = match kept.as_deref().and_then(|bytes| repository.fitting(bytes)) {
-        Some(_) => kept,
-        None => repository.make(global)?,
+    let kept = std::fs::read(repository.place(RULES)).ok();
+    let made;
+    let book = match kept.as_deref().and_then(|bytes| repository.fitting(bytes)) {
+        Some(book) => book,
+        None => {
+            made = repository.make(global)?;
+            let Some(book) = made.as_deref().and_then(Rulebook::read) else { return Ok(None) };
+            book
+        }
     };
-    let Some(book) = kept.as_deref().and_then(Rulebook::read) else { return Ok(None) };
     if !args.committed && !repository.fits_disk(&book, &dirty) {
         return Ok(None);
     }
@@ -89,14 +96,14 @@ impl Repository {
         change.path == self.file || (change.kind == ChangeKind::Deleted && is_manifest)
     }
 
-    /// Where the rules are kept: one file for each configuration.
-    fn place(&self) -> PathBuf {
+    /// Where the rules, or what was asked for them, are kept: a file for each configuration.
+    fn place(&self, what: &str) -> PathBuf {
         let name = hex::encode(&Sha256::digest(self.file.as_bytes())[..6]);
-        self.history.root().join(".offbuild/cache").join(format!("rules-{name}"))
+        self.history.root().join(".offbuild/cache").join(format!("{what}-{name}"))
     }
 
-    fn kept(&self) -> Option<Vec<u8>> {
-        std::fs::read(self.place()).ok()
+    fn asked(&self, book: &Rulebook<'_>) -> Option<Asked> {
+        book.asked(&std::fs::read(self.place(ASKED)).ok()?)
     }
 
     /// The rules in a file when they are right for HEAD.
@@ -110,7 +117,7 @@ impl Repository {
             self.history.resolve(made_of.as_str()).ok()??;
             let since = self.history.changes(&made_of, head).ok()?;
             let now = InCommit::new(Arc::clone(&self.history), head.clone());
-            if !book.asked()?.holds(&since, &now) {
+            if !self.asked(&book)?.holds(&since, &now) {
                 return None;
             }
         }
@@ -120,7 +127,7 @@ impl Repository {
     /// True when the work tree has nothing that the rules would have been derived from and are not.
     fn fits_disk(&self, book: &Rulebook<'_>, dirty: &[Change]) -> bool {
         let disk = OnDisk::new(self.history.root());
-        let Some(asked) = book.asked() else { return false };
+        let Some(asked) = self.asked(book) else { return false };
         let ignored_by_git = || asked.nothing().any(|path| Files::kind(&disk, path).map_or(true, |kind| kind.is_some()));
         asked.holds(dirty, &disk)
             && !ignored_by_git()
@@ -162,19 +169,18 @@ impl Repository {
             asked,
             apps: apps.collect(),
         };
-        let Some(bytes) = made.to_bytes() else { return Ok(None) };
+        let Some((rules, asked)) = made.to_bytes() else { return Ok(None) };
         // Rules that cannot be kept are derived again the next time.
-        let _ = self.keep(&bytes);
-        Ok(Some(bytes))
+        let _ = self.keep(ASKED, &asked).and_then(|()| self.keep(RULES, &rules));
+        Ok(Some(rules))
     }
 
-    fn keep(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let place = self.place();
+    fn keep(&self, what: &str, bytes: &[u8]) -> std::io::Result<()> {
         let dir = journal::home(self.history.root())?.join("cache");
         std::fs::create_dir_all(&dir)?;
         let aside = tempfile::NamedTempFile::new_in(&dir)?;
         std::fs::write(aside.path(), bytes)?;
-        aside.persist(place)?;
+        aside.persist(self.place(what))?;
         Ok(())
     }
 }
