@@ -81,12 +81,13 @@ impl<'p> Contender<'p> {
 
     fn write_app(&self, app: &str) {
         let hash = |step: &str, file: &str, words: &str| {
-            let count = self.place.mebibytes(step);
+            let work = if self.place.waits() {
+                format!("sleep {}; echo {words}", self.place.seconds(step))
+            } else {
+                format!("echo {words}; dd if=/dev/zero bs=1M count={}", self.place.mebibytes(step))
+            };
             // Some output each, which nothing but this step has: it has to be pushed.
-            format!(
-                "RUN (echo {words}; dd if=/dev/zero bs=1M count={count}) 2>/dev/null | sha256sum > /{file} && \
-                 (cat /{file}; head -c 1000000 /dev/urandom) > /{file}.data\n"
-            )
+            format!("RUN ({work}) 2>/dev/null | sha256sum > /{file} && (cat /{file}; head -c 1000000 /dev/urandom) > /{file}.data\n")
         };
         let mut dockerfile = format!("FROM {}\n", self.place.base);
         for step in ["shared1", "shared2", "shared3"] {

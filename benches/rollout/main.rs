@@ -16,8 +16,8 @@
 //! steps was ever run. Needs a Docker Engine with BuildKit, a `docker` client that speaks to it, `docker-registry` and a
 //! static busybox (`tests/run.sh` installs them).
 //!
-//! Options, after `--`: `shared=2.0` and `own=0.3` (seconds of a step), `only=build,deploy,loop,once,bake`, `jobs=N` (for
-//! offbuild).
+//! Options, after `--`: `shared=2.0` and `own=0.3` (seconds of a step), `steps=wait` (they wait instead of computing),
+//! `only=build,deploy,loop,once,bake`, `jobs=N` (for offbuild).
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -40,16 +40,18 @@ fn main() {
     let place = Place::new();
     let step = |of: &str| format!("{:.1} s", place.seconds(of));
     println!(
-        "{APPS} apps, two tags each; 3 shared steps of {}, 2 own steps of {}, of one core each; {} cores",
+        "{APPS} apps, two tags each; 3 shared steps of {}, 2 own steps of {}, {}; {} cores",
         step("shared"),
         step("own"),
+        if place.waits() { "waiting" } else { "of one core each" },
         cores()
     );
     let alone = Contender::alone(&place);
     let critical = alone.cold();
-    let cpu = 3.0 * place.seconds("shared") + 2.0 * place.seconds("own") * APPS as f64 / cores() as f64;
+    let own = if place.waits() { 1.0 } else { APPS as f64 / cores() as f64 };
+    let work = 3.0 * place.seconds("shared") + 2.0 * place.seconds("own") * own;
     println!("one app alone, cold (the critical path): {:.1} s", critical.as_secs_f64());
-    println!("the steps' own work, shared ones once, over all cores: {cpu:.1} s");
+    println!("the steps alone, shared ones once, over all cores: {work:.1} s");
 
     let ratio = |took: Duration, of: Duration| format!("{:.2}", took.as_secs_f64() / of.as_secs_f64());
     let mut rows = vec![["", "cold, s", "× critical path", "nothing changed, s", "one changed, s"].map(str::to_owned).to_vec()];

@@ -78,6 +78,11 @@ impl Place {
         option(step).and_then(|text| text.parse().ok()).unwrap_or(default)
     }
 
+    /// True when steps wait, as for a download, instead of computing.
+    pub fn waits(&self) -> bool {
+        option("steps").as_deref() == Some("wait")
+    }
+
     /// How many mebibytes such a step hashes.
     pub fn mebibytes(&self, step: &str) -> u64 {
         (self.seconds(step) * self.per_second).ceil().max(1.0) as u64

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::names::{AppName, RepoPath, ServiceName};
 use crate::yaml::Place;
-use globset::{Candidate, Glob, GlobBuilder, GlobMatcher};
+use globset::{Candidate, Glob, GlobBuilder, GlobSet};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -63,7 +63,7 @@ pub enum Reach {
 #[derive(Debug)]
 pub struct LazyGlob {
     glob: Glob,
-    matcher: OnceLock<GlobMatcher>,
+    matcher: OnceLock<GlobSet>,
 }
 
 impl LazyGlob {
@@ -74,7 +74,9 @@ impl LazyGlob {
     }
 
     fn is_match(&self, path: &[u8]) -> bool {
-        self.matcher.get_or_init(|| self.glob.compile_matcher()).is_match_candidate(&Candidate::from_bytes(path))
+        // A set of one needs no regular expression for `**/*.md` and its like.
+        let set = || GlobSet::new([self.glob.clone()]).expect("a pattern of bounded length compiles");
+        self.matcher.get_or_init(set).is_match_candidate(&Candidate::from_bytes(path))
     }
 }
 

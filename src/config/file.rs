@@ -37,7 +37,7 @@ pub struct File {
     pub ignore: Vec<String>,
     /// What happens with changed paths that no app owns.
     pub unowned: Option<Unowned>,
-    /// Builds in flight: a number, a percentage of the processors (`50%`), or `auto`.
+    /// Builds in flight: a number, a percentage of the processors (`50%`), or `auto` (four per processor).
     pub jobs: Option<Text>,
     /// Settings of all apps.
     pub defaults: Defaults,

@@ -246,7 +246,11 @@ async fn make_plan(
     planner::plan(facts, options)
 }
 
-/// The number of builds in flight: `N`, `P%` of the cores, or `auto` (one per core).
+/// Builds in flight per core, when nobody says how many: much of a build is waiting for containers, downloads and pushes. In the
+/// rollout benchmark two builds on two cores took 1.6 times as long as eight where steps wait, and as long where they compute.
+const JOBS_PER_CORE: usize = 4;
+
+/// The number of builds in flight: `N`, `P%` of the cores, or `auto`.
 fn jobs(text: Option<&str>) -> Result<usize> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let wrong = |text: &str| {
@@ -254,7 +258,7 @@ fn jobs(text: Option<&str>) -> Result<usize> {
             .hint("give a number (`-j 4`), a percentage of the cores (`-j 50%`), or `auto`")
     };
     match text {
-        None | Some("auto") => Ok(cores),
+        None | Some("auto") => Ok(cores * JOBS_PER_CORE),
         Some(text) => match text.strip_suffix('%') {
             Some(percent) => percent.parse::<usize>().ok().filter(|p| *p > 0).map(|p| (cores * p / 100).max(1)).ok_or_else(|| wrong(text)),
             None => text.parse::<usize>().ok().filter(|jobs| *jobs > 0).ok_or_else(|| wrong(text)),
