@@ -83,6 +83,12 @@ impl OnDisk {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
+
+    /// Where the link at a path leads, as it is written; `None` when there is no link.
+    #[must_use]
+    pub fn link(&self, path: &RepoPath) -> Option<Vec<u8>> {
+        std::fs::read_link(path.under(&self.root)).ok().map(|target| target.into_os_string().into_vec())
+    }
 }
 
 impl Files for OnDisk {

@@ -3,10 +3,12 @@
 //! What was asked is kept ([`Asked`]): an answer derived from these files stays right for another commit, or for the work tree,
 //! as long as nothing differs there that was asked for.
 
-use super::{Change, ChangeKind, History};
-use crate::files::{Files, Kind, Listed};
+use super::{Change, History};
+use crate::files::{Files, Kind, Listed, OnDisk};
 use crate::names::{CommitId, RepoPath};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,8 +57,11 @@ pub(super) type Kept = (Vec<(Vec<u8>, Seen)>, Vec<(Vec<u8>, Vec<Vec<u8>>)>);
 pub(super) enum Seen {
     Nothing,
     Dir,
-    /// A file or a link.
     File,
+    /// A link: the start of the SHA-256 of where it leads.
+    Link([u8; 16]),
+    /// A file that was read: the start of its SHA-256.
+    Content([u8; 16]),
 }
 
 impl InCommit {
@@ -112,17 +117,18 @@ impl InCommit {
                 return Ok(None);
             };
             let last = index + 1 == parts.len();
-            if node.mode & FORMAT == LINK && (follow || !last) {
-                self.note(&here, Seen::File);
+            if node.mode & FORMAT == LINK {
                 let target = self.history.blob(&node.id).map_err(io::Error::other)?;
-                let rest = parts[index + 1..].join(&b'/');
-                let joined = [target.as_slice(), b"/", rest.as_slice()].concat();
-                // What lies outside the repository is no commit's.
-                let target = if target.starts_with(b"/") { None } else { at.0.join(&String::from_utf8_lossy(&joined)) };
-                return match target {
-                    Some(target) if links < MOST_LINKS => self.find(&target, follow, links + 1),
-                    _ => Ok(None),
+                self.note(&here, Seen::Link(digest(&target)));
+                if last && !follow {
+                    return Ok(Some((here, node)));
+                }
+                let Some(target) = inside(&at.0, &target).filter(|_| links < MOST_LINKS) else {
+                    self.incomplete.store(true, Ordering::Relaxed);
+                    return Ok(None);
                 };
+                let full = [target.as_bytes(), b"/", parts[index + 1..].join(&b'/').as_slice()].concat();
+                return self.find(&RepoPath::from_git(full), follow, links + 1);
             }
             at = (here, node);
         }
@@ -132,6 +138,14 @@ impl InCommit {
         }
         Ok(Some(at))
     }
+}
+
+/// Where a link in a directory leads to; `None` when only the disk can tell: outside the repository, or up again from a name
+/// that may be a link itself.
+fn inside(dir: &RepoPath, target: &[u8]) -> Option<RepoPath> {
+    let target = std::str::from_utf8(target).ok().filter(|target| !target.starts_with('/'))?;
+    let mut named = target.split('/').skip_while(|part| matches!(*part, "" | "." | ".."));
+    if named.any(|part| part == "..") { None } else { dir.join(target) }
 }
 
 impl Files for InCommit {
@@ -149,7 +163,11 @@ impl Files for InCommit {
 
     fn read(&self, path: &RepoPath) -> io::Result<Vec<u8>> {
         match self.find(path, true, 0)? {
-            Some((_, node)) if node.mode & FORMAT == 0o100_000 => self.history.blob(&node.id).map_err(io::Error::other),
+            Some((path, node)) if node.mode & FORMAT == 0o100_000 => {
+                let content = self.history.blob(&node.id).map_err(io::Error::other)?;
+                self.asked.lock().unwrap_or_else(PoisonError::into_inner).seen.insert(path, Seen::Content(digest(&content)));
+                Ok(content)
+            }
             Some(_) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -168,6 +186,11 @@ impl Files for InCommit {
             .map(|(name, node)| Listed { name: name.clone(), is_dir: matches!(node.mode & FORMAT, DIR | SUBMODULE) })
             .collect())
     }
+}
+
+fn digest(content: &[u8]) -> [u8; 16] {
+    let hash = Sha256::digest(content);
+    std::array::from_fn(|at| hash[at])
 }
 
 impl Asked {
@@ -192,9 +215,18 @@ impl Asked {
         changes.iter().all(|change| !self.touches(change, now))
     }
 
-    /// The paths where nothing was: what git does not see may have come to be there.
-    pub fn nothing(&self) -> impl Iterator<Item = &RepoPath> {
-        self.seen.iter().filter(|(_, seen)| **seen == Seen::Nothing).map(|(path, _)| path)
+    /// True when everything that was asked for is the same on disk: not what git tells of it, which does not see what it ignores,
+    /// what it was told to assume unchanged and what a filter makes of a file, but what is there.
+    #[must_use]
+    pub fn is_on(&self, disk: &OnDisk) -> bool {
+        let same = |(path, seen): (&RepoPath, &Seen)| match seen {
+            Seen::Nothing => matches!(disk.kind(path), Ok(None)) && !disk.is_link(path),
+            Seen::Dir => matches!(disk.kind(path), Ok(Some(Kind::Dir))) && !disk.is_link(path),
+            Seen::File => !disk.is_link(path) && matches!(disk.kind(path), Ok(Some(Kind::File { .. }))),
+            Seen::Link(known) => disk.link(path).is_some_and(|target| digest(&target) == *known),
+            Seen::Content(known) => !disk.is_link(path) && disk.read(path).is_ok_and(|content| digest(&content) == *known),
+        };
+        self.seen.par_iter().all(same)
     }
 
     fn touches(&self, change: &Change, now: &dyn Files) -> bool {
@@ -207,10 +239,7 @@ impl Asked {
         if self.seen.range(first_below..).next().is_some_and(|(asked, _)| asked.is_in(path)) {
             return true;
         }
-        if change.kind == ChangeKind::Modified {
-            return false;
-        }
-        // A file that comes or goes may make its directories come and go.
+        // A file that comes or goes may make its directories come and go; one may become a submodule, which is listed as one.
         let mut above = std::iter::successors(Some(path.clone()), |at| (!at.is_root()).then(|| at.parent())).skip_while(|at| at.is_root());
         above.any(|at| {
             let listed = (!at.is_root()).then(|| self.listed.get(&at.parent())).flatten();
@@ -219,7 +248,7 @@ impl Asked {
                 (Some(names), None) => names.contains(&RepoPath::from(at.file_name().as_str())),
                 (None, None) => return false,
             };
-            was_dir != now.is_dir(&at)
+            was_dir != matches!(now.kind(&at), Ok(Some(Kind::Dir | Kind::Other)))
         })
     }
 }

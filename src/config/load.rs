@@ -32,6 +32,10 @@ pub fn load_from(
 ) -> Result<Config> {
     let (repository, here) = (real(repository)?, real(here)?);
     let Some(name) = locate(files, &here, &repository, file)? else { return single::config(files, &here, &repository, rack_env) };
+    if files.is_link(&name) {
+        let message = format!("the configuration `{name}` is a link: a change of what it leads to would not be seen");
+        return Err(Error::config(message).hint("put the file itself in its place"));
+    }
     let root = &*name.parent().under(&repository);
     let text = files.text(&name).map_err(|error| Error::config(format!("the configuration `{name}` cannot be read")).because(error))?;
     let document = parse(&name.to_string(), &text)?;

@@ -248,7 +248,12 @@ impl<'a> Loading<'a> {
             file::Create::Whether(create) => create.then(CreateOptions::default),
             file::Create::How(how) => {
                 let lifecycle_policy = how.lifecycle_policy.as_ref().and_then(|path| {
-                    let text = std::fs::read_to_string(self.root.join(path)).map_err(|error| error.to_string());
+                    // Outside the repository it is no commit's, and on disk only.
+                    let text = match self.prefix.join(path) {
+                        Some(inside) => self.files.text(&inside),
+                        None => std::fs::read_to_string(self.root.join(path)),
+                    };
+                    let text = text.map_err(|error| error.to_string());
                     let valid = text.and_then(|text| match serde_json::from_str::<serde_json::Value>(&text) {
                         Ok(_) => Ok(text),
                         Err(error) => Err(format!("it is no JSON: {error}")),

@@ -50,9 +50,11 @@ pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> 
     let here = world::here(global)?;
     let history = changes::open(&here)?;
     let head = history.tip()?;
-    let Some(file) = config::locate(&OnDisk::new(history.root()), &here, history.root(), global.config.as_deref())? else {
-        return Ok(None);
+    let files: Arc<dyn Files> = match args.committed {
+        true => Arc::new(InCommit::new(Arc::clone(&history), head.clone())),
+        false => Arc::new(OnDisk::new(history.root())),
     };
+    let Some(file) = config::locate(&*files, &here, history.root(), global.config.as_deref())? else { return Ok(None) };
     let Choice::Found(base) = read::chosen_base(&*history, &head, &env, args.base.base.as_deref())? else {
         return Ok(None);
     };
@@ -72,15 +74,11 @@ pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> 
             book
         }
     };
-    if !args.committed && !repository.fits_disk(&book, &dirty) {
+    if !args.committed && !repository.fits_disk(&book) {
         return Ok(None);
     }
     let Some(touched) = book.touched(&[&committed, &dirty]) else { return Ok(None) };
-    let disk: Arc<dyn Files> = match args.committed {
-        true => Arc::new(InCommit::new(Arc::clone(&repository.history), repository.head.clone())),
-        false => Arc::new(OnDisk::new(repository.history.root())),
-    };
-    let near = wants_near(global, args).then_some(&*disk);
+    let near = wants_near(global, args).then_some(&*files);
     let mut answer = judge(&repository, &book, &touched, base, &committed, &dirty, near)?;
     if args.format == ChangedFormat::Json {
         answer.head = Some(repository.history.head()?);
@@ -124,14 +122,11 @@ impl Repository {
         Some(book)
     }
 
-    /// True when the work tree has nothing that the rules would have been derived from and are not.
-    fn fits_disk(&self, book: &Rulebook<'_>, dirty: &[Change]) -> bool {
+    /// True when all that the rules were derived from is the same on disk.
+    fn fits_disk(&self, book: &Rulebook<'_>) -> bool {
         let disk = OnDisk::new(self.history.root());
-        let Some(asked) = self.asked(book) else { return false };
-        let ignored_by_git = || asked.nothing().any(|path| Files::kind(&disk, path).map_or(true, |kind| kind.is_some()));
-        asked.holds(dirty, &disk)
-            && !ignored_by_git()
-            && found(&disk, &self.file, book.discover()).is_some_and(|found| found == *book.found())
+        let same_apps = || found(&disk, &self.file, book.discover()).is_some_and(|found| found == *book.found());
+        self.asked(book).is_some_and(|asked| asked.is_on(&disk)) && same_apps()
     }
 
     /// Derives the rules from HEAD's files and keeps them; `None` when that cannot be done, for whatever reason.

@@ -1,5 +1,6 @@
 //! What a command works on: the repository, the configuration, the selected apps and the way to the racks.
 
+use super::read;
 use crate::build::{ImageBuild, SecretSource};
 use crate::changes::base::{self, FetchCommand};
 use crate::changes::committed::InCommit;
@@ -103,9 +104,13 @@ impl World {
         };
         let files = Arc::new(InCommit::new(Arc::clone(&history), head.commit.id.clone()));
         let world = Self::of(Arc::clone(&env), &here, Arc::clone(&history), head.clone(), Arc::clone(&files) as _, global, selection);
+        if let Ok(world) = &world {
+            // Whether a commit tells everything is known when everything was asked for; what is wrong is told by who asks again.
+            let _ = read::apps(world).and_then(|found| read::inputs(world, &found));
+        }
         match files.asked() {
             Some(_) => world,
-            // What submodules hold is on disk only.
+            // What submodules hold, and what lies behind links out of the repository, is on disk only.
             None => Self::of(env, &here, Arc::clone(&history), head, Arc::new(OnDisk::new(history.root())), global, selection),
         }
     }

@@ -227,7 +227,7 @@ impl Index {
 
     /// The cached tree with all its directories.
     pub(super) fn cached(&self) -> Option<Cached<'_>> {
-        cached_tree(&mut &self.bytes[self.cached.clone()])
+        cached_tree(&mut &self.bytes[self.cached.clone()], 0)
     }
 }
 
@@ -281,11 +281,18 @@ impl<'index> Cached<'index> {
     }
 }
 
+/// How deep directories may lie.
+const DEEPEST: usize = 2048;
+
 /// A directory and all below it, off the front of `rest`.
-fn cached_tree<'index>(rest: &mut &'index [u8]) -> Option<Cached<'index>> {
+fn cached_tree<'index>(rest: &mut &'index [u8], depth: usize) -> Option<Cached<'index>> {
+    // No path is that deep, and the stack is not either.
+    if depth > DEEPEST {
+        return None;
+    }
     let (mut node, children) = cached_node(rest)?;
     for _ in 0..children {
-        node.children.push(cached_tree(rest)?);
+        node.children.push(cached_tree(rest, depth + 1)?);
     }
     node.children.sort_by(|one, two| one.name.cmp(two.name));
     Some(node)

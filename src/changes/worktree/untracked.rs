@@ -4,6 +4,7 @@
 use super::walk::Listing;
 use crate::names::RepoPath;
 use git2::Repository;
+use rustix::fs::{AtFlags, statat};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,8 +20,13 @@ pub(super) fn untracked(repo: &Repository, root: &OwnedFd, path: &[u8], found: &
         found.push(RepoPath::from_git(path));
         return Some(());
     }
-    // What cannot be entered holds nothing.
-    let Some((_, listing)) = Listing::of(root, path) else { return Some(()) };
+    let Some((_, listing)) = Listing::of(root, path) else {
+        // What is gone meanwhile holds nothing; what cannot be entered may hold anything.
+        if statat(root, path, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            found.push(RepoPath::from_git(path));
+        }
+        return Some(());
+    };
     let mut inside = Vec::new();
     let into = if listing.is_repository { &mut inside } else { &mut *found };
     for listed in listing.iter().filter(|listed| !listed.odd) {

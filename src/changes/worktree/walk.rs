@@ -9,6 +9,10 @@ use std::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+/// The id of the empty blob.
+const EMPTY: [u8; 20] =
+    [0xe6, 0x9d, 0xe2, 0x9b, 0xb2, 0xd1, 0xd6, 0x43, 0x4b, 0x8b, 0x29, 0xae, 0x77, 0x5a, 0xd8, 0xc2, 0xe4, 0x8c, 0x53, 0x91];
+
 /// Directories of fewer tracked files are not worth another thread.
 const WORTH_A_THREAD: usize = 512;
 
@@ -136,7 +140,7 @@ impl Walk<'_> {
         // Git writes a size of zero for what it was not sure of.
         if !same_kind || (known.size != now.size && known.size != 0) {
             walked.modified.push(place);
-        } else if !self.is_known(known, now) {
+        } else if !self.is_known(known, now) || (known.size == 0 && entry.id() != EMPTY) {
             walked.unsure.push(place);
         }
         Some(())

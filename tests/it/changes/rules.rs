@@ -322,3 +322,113 @@ fn variables_are_noticed() {
         assert!(!String::from_utf8_lossy(&bytes).contains(secret));
     }
 }
+
+/// A repository whose apps read `docker/Dockerfile` (`a`) and what a variable of `.env` says (`c`), with rules kept for it.
+fn kept() -> Repo {
+    let repo = Repo::new();
+    let variable = "web:\n  image: x/y:web\n  build: ../../libs/${LIB:-one}\n";
+    repo.write("apps.yaml", APPS[0]).write("docker/Dockerfile", DOCKERFILES[0]).write("apps/a/convox.yml", CONVOX[1]);
+    repo.write("apps/c/docker-compose.yml", variable).write("libs/one/x.txt", "0").write("libs/two/x.txt", "0").commit("First");
+    std::fs::create_dir(repo.dir.path().join("outside")).unwrap();
+    std::fs::write(repo.dir.path().join("outside/env"), "LIB=two\n").unwrap();
+    repo
+}
+
+fn link(repo: &Repo, path: &str, target: impl AsRef<std::path::Path>) {
+    std::os::unix::fs::symlink(target, repo.path(path)).unwrap();
+}
+
+#[test]
+fn what_git_does_not_tell_of_is_noticed() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let table: [(&str, &dyn Fn(&Repo), &str); 8] = [
+        ("a link out of the repository", &|repo| link(repo, "apps/c/.env", "../../../outside/env"), "c\n"),
+        ("an absolute link", &|repo| link(repo, "apps/c/.env", repo.dir.path().join("outside/env")), "c\n"),
+        (
+            "a link whose target is no text",
+            &|repo| {
+                let name = std::ffi::OsStr::from_bytes(b"env\xff");
+                std::fs::write(repo.root().join(name), "LIB=two\n").unwrap();
+                link(repo, "apps/c/.env", std::path::Path::new("../..").join(name));
+            },
+            "c\n",
+        ),
+        (
+            "a link that goes up from another",
+            &|repo| {
+                repo.write("deep/x/y", "").write("deep/env", "LIB=two\n").write("env", "LIB=one\n");
+                link(repo, "lnk", "deep/x");
+                link(repo, "apps/c/.env", "../../lnk/../env");
+            },
+            "c\n",
+        ),
+        (
+            "a file that git was told not to look at",
+            &|repo| {
+                repo.git(&["update-index", "--assume-unchanged", "docker/Dockerfile"]);
+                repo.write("docker/Dockerfile", "FROM x\nCOPY libs/two /two\n");
+            },
+            "a\n",
+        ),
+        (
+            "a file outside of a sparse checkout",
+            &|repo| {
+                repo.git(&["update-index", "--skip-worktree", "docker/Dockerfile"]);
+                std::fs::remove_file(repo.path("docker/Dockerfile")).unwrap();
+            },
+            "a\n",
+        ),
+        (
+            "a file that a filter makes another",
+            &|repo| {
+                repo.git(&["config", "filter.lib.clean", "sed s/two/one/"]);
+                repo.git(&["config", "filter.lib.smudge", "sed s/one/two/"]);
+                repo.write(".gitattributes", "docker/Dockerfile filter=lib\n").write("docker/Dockerfile", "FROM x\nCOPY libs/two /two\n");
+            },
+            "a\n",
+        ),
+        (
+            "a submodule that is an app",
+            &|repo| {
+                let commit = repo.git(&["rev-parse", "HEAD"]);
+                repo.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},apps/s")]);
+                repo.write("apps/s/convox.yml", "services:\n  web:\n    build: {path: ../.., manifest: docker/Two}\n    port: 3000\n");
+                repo.write("docker/Two", "FROM x\nCOPY libs/two /two\n").git(&["add", "docker"]);
+                repo.git(&["commit", "-q", "-m", "A submodule"]);
+            },
+            "s\n",
+        ),
+    ];
+    for (what, make, expected) in table {
+        let repo = kept();
+        let offbuild = Offbuild::new(&repo.root(), repo.dir.path());
+        let asked = |args: &[&str]| offbuild.run(&[&["changed", "--format", "names", "--base", "HEAD~1"], args].concat());
+        offbuild.run(&["changed", "--base", "HEAD"]).code(0);
+        make(&repo);
+        if what != "a submodule that is an app" {
+            repo.git(&["add", "-A"]);
+            repo.git(&["commit", "-q", "--allow-empty", "-m", what]);
+        }
+        repo.write("libs/two/x.txt", "1").git(&["commit", "-q", "-m", "The file", "--", "libs/two/x.txt"]);
+        assert_eq!(asked(&["*"]).code(0).stdout, expected, "{what}, everything read");
+        assert_eq!(asked(&[]).code(0).stdout, expected, "{what}");
+        if !what.contains("git was told") && !what.contains("sparse") && !what.contains("filter") {
+            assert_eq!(asked(&["--committed"]).code(0).stdout, expected, "{what}, commits alone");
+        }
+    }
+}
+
+#[test]
+fn a_configuration_is_the_one_of_the_commits_and_no_link() {
+    let repo = kept();
+    repo.write("sub/apps.yaml", APPS[0]).write("sub/apps/z/convox.yml", CONVOX[2]).commit("A configuration of its own");
+    repo.write("sub/apps/z/x.txt", "1").commit("Its app");
+    let sub = Offbuild::new(&repo.path("sub"), repo.dir.path());
+    let root = Offbuild::new(&repo.root(), repo.dir.path());
+    assert_eq!(root.run(&["changed", "--format", "names", "--base", "HEAD~1"]).code(0).stdout, "");
+    std::fs::remove_file(repo.path("sub/apps.yaml")).unwrap();
+    assert_eq!(sub.run(&["changed", "--format", "names", "--base", "HEAD~1", "--committed"]).code(0).stdout, "z\n");
+    std::fs::rename(repo.path("apps.yaml"), repo.path("real.yaml")).unwrap();
+    link(&repo, "apps.yaml", "real.yaml");
+    root.run(&["changed", "--base", "HEAD~1"]).code(2).says("the configuration `apps.yaml` is a link");
+}
