@@ -11,14 +11,10 @@ use super::{Ancestry, Change, CommitInfo, Head, History, Log, LoggedCommit, Tree
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
 use git2::{ErrorClass, ErrorCode, Oid, Repository, RepositoryOpenFlags};
-use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use time::OffsetDateTime;
-
-/// So many directories that differ are worth another handle and another thread: most of the time goes into unpacking objects.
-const WORTH_A_HANDLE: usize = 32;
 
 /// A repository, read through libgit2.
 pub struct Git {
@@ -102,24 +98,7 @@ impl History for Git {
     }
 
     fn changes(&self, base: &CommitId, head: &CommitId) -> Result<Vec<Change>> {
-        let mut found = Vec::new();
-        let mut pairs: Vec<tree::Pair> =
-            self.with(|repo| Ok(tree::Pair::roots(&tree_of(repo, base)?, &tree_of(repo, head)?)))?.into_iter().collect();
-        while !pairs.is_empty() && pairs.len() < WORTH_A_HANDLE {
-            let level = |repo: &Repository| pairs.iter().map(|pair| pair.level(repo, &mut found)).collect::<Result<Vec<_>>>();
-            pairs = self.with(level)?.into_iter().flatten().collect();
-        }
-        let whole = |pairs: &[tree::Pair]| {
-            let mut found = Vec::new();
-            self.with(|repo| pairs.iter().try_for_each(|pair| pair.whole(repo, &mut found)))?;
-            Ok(found)
-        };
-        if !pairs.is_empty() {
-            let share = pairs.len().div_ceil(rayon::current_num_threads());
-            found.extend(pairs.par_chunks(share).map(whole).collect::<Result<Vec<_>>>()?.into_iter().flatten());
-        }
-        found.sort();
-        Ok(found)
+        self.with(|repo| tree::differences(repo, &tree_of(repo, base)?, &tree_of(repo, head)?))
     }
 
     fn dirty(&self) -> Result<Vec<Change>> {

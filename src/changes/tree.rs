@@ -34,48 +34,14 @@ impl Entry {
 /// The paths that differ between two trees, sorted. A rename is two.
 pub(super) fn differences(repo: &Repository, old: &Tree<'_>, new: &Tree<'_>) -> Result<Vec<Change>> {
     let mut found = Vec::new();
-    Pair::roots(old, new).iter().try_for_each(|roots| roots.whole(repo, &mut found))?;
+    if old.id() != new.id() {
+        compare(repo, old, new, &mut Vec::new(), &mut found)?;
+    }
     found.sort();
     Ok(found)
 }
 
-/// Two directories of one path that differ, by the ids of their trees.
-pub(super) struct Pair {
-    path: Vec<u8>,
-    old: Oid,
-    new: Oid,
-}
-
-impl Pair {
-    /// The roots of two trees; `None` when they are equal.
-    pub(super) fn roots(old: &Tree<'_>, new: &Tree<'_>) -> Option<Self> {
-        (old.id() != new.id()).then(|| Self { path: Vec::new(), old: old.id(), new: new.id() })
-    }
-
-    /// The paths right in these directories that differ, and the directories in them that do. A rename is two paths.
-    pub(super) fn level(&self, repo: &Repository, found: &mut Vec<Change>) -> Result<Vec<Self>> {
-        let mut below = Vec::new();
-        let (old, new) = (subtree(repo, self.old, &self.path)?, subtree(repo, self.new, &self.path)?);
-        compare(repo, &old, &new, &mut self.path.clone(), found, &mut |path, old, new| {
-            below.push(Self { path: path.to_vec(), old, new });
-        })?;
-        Ok(below)
-    }
-
-    /// The paths anywhere in these directories that differ.
-    pub(super) fn whole(&self, repo: &Repository, found: &mut Vec<Change>) -> Result<()> {
-        self.level(repo, found)?.iter().try_for_each(|pair| pair.whole(repo, found))
-    }
-}
-
-fn compare(
-    repo: &Repository,
-    old: &Tree<'_>,
-    new: &Tree<'_>,
-    path: &mut Vec<u8>,
-    found: &mut Vec<Change>,
-    below: &mut dyn FnMut(&[u8], Oid, Oid),
-) -> Result<()> {
+fn compare(repo: &Repository, old: &Tree<'_>, new: &Tree<'_>, path: &mut Vec<u8>, found: &mut Vec<Change>) -> Result<()> {
     let (mut left, mut right) = (old.iter().peekable(), new.iter().peekable());
     loop {
         let order = match (left.peek(), right.peek()) {
@@ -90,7 +56,9 @@ fn compare(
         let length = enter(path, name.name_bytes());
         match (one.as_ref().map(Entry::of), two.as_ref().map(Entry::of)) {
             (Some(one), Some(two)) if one.id == two.id && one.mode == two.mode => {}
-            (Some(one), Some(two)) if one.is_tree() && two.is_tree() => below(path, one.id, two.id),
+            (Some(one), Some(two)) if one.is_tree() && two.is_tree() => {
+                compare(repo, &subtree(repo, one.id, path)?, &subtree(repo, two.id, path)?, path, found)?;
+            }
             // Only entries of one kind sort alike, so neither is a tree here.
             (Some(_), Some(_)) => found.push(change(path, ChangeKind::Modified)),
             (Some(one), None) => every(repo, &one, path, &mut |path, _| found.push(change(path, ChangeKind::Deleted)))?,
