@@ -40,6 +40,12 @@ struct Node {
     id: String,
 }
 
+impl Node {
+    fn seen(&self) -> Seen {
+        if self.mode & FORMAT == DIR { Seen::Dir } else { Seen::File { executable: self.mode & 0o111 != 0 } }
+    }
+}
+
 /// The paths that were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
@@ -57,7 +63,10 @@ pub(super) type Kept = (Vec<(Vec<u8>, Seen)>, Vec<(Vec<u8>, Vec<Vec<u8>>)>);
 pub(super) enum Seen {
     Nothing,
     Dir,
-    File,
+    /// A file that was not read.
+    File {
+        executable: bool,
+    },
     /// A link: the start of the SHA-256 of where it leads.
     Link([u8; 16]),
     /// A file that was read: the start of its SHA-256.
@@ -102,7 +111,7 @@ impl InCommit {
                     return Ok(None);
                 }
                 _ => {
-                    self.note(&at.0, Seen::File);
+                    self.note(&at.0, at.1.seen());
                     return Ok(None);
                 }
             }
@@ -132,7 +141,7 @@ impl InCommit {
             }
             at = (here, node);
         }
-        self.note(&at.0, if at.1.mode & FORMAT == DIR { Seen::Dir } else { Seen::File });
+        self.note(&at.0, at.1.seen());
         if at.1.mode & FORMAT == SUBMODULE {
             self.incomplete.store(true, Ordering::Relaxed);
         }
@@ -208,8 +217,8 @@ impl Asked {
         }
     }
 
-    /// True when nothing that was asked for differs in `now`: a commit's files, or the work tree's. `changes` are all paths in
-    /// which those differ from the commit that was asked; when in doubt they count.
+    /// True when nothing that was asked for differs in `now`, another commit's files. `changes` are all paths in which those
+    /// differ from the commit that was asked; when in doubt they count.
     #[must_use]
     pub fn holds(&self, changes: &[Change], now: &dyn Files) -> bool {
         changes.iter().all(|change| !self.touches(change, now))
@@ -222,7 +231,9 @@ impl Asked {
         let same = |(path, seen): (&RepoPath, &Seen)| match seen {
             Seen::Nothing => matches!(disk.kind(path), Ok(None)) && !disk.is_link(path),
             Seen::Dir => matches!(disk.kind(path), Ok(Some(Kind::Dir))) && !disk.is_link(path),
-            Seen::File => !disk.is_link(path) && matches!(disk.kind(path), Ok(Some(Kind::File { .. }))),
+            Seen::File { executable } => {
+                !disk.is_link(path) && matches!(disk.kind(path), Ok(Some(Kind::File { executable: now })) if now == *executable)
+            }
             Seen::Link(known) => disk.link(path).is_some_and(|target| digest(&target) == *known),
             Seen::Content(known) => !disk.is_link(path) && disk.read(path).is_ok_and(|content| digest(&content) == *known),
         };
@@ -240,12 +251,11 @@ impl Asked {
             return true;
         }
         // A file that comes or goes may make its directories come and go; one may become a submodule, which is listed as one.
-        let mut above = std::iter::successors(Some(path.clone()), |at| (!at.is_root()).then(|| at.parent())).skip_while(|at| at.is_root());
+        let mut above = std::iter::successors(Some(path.clone()), |at| Some(at.parent())).take_while(|at| !at.is_root());
         above.any(|at| {
-            let listed = (!at.is_root()).then(|| self.listed.get(&at.parent())).flatten();
-            let was_dir = match (listed, self.seen.get(&at)) {
+            let was_dir = match (self.listed.get(&at.parent()), self.seen.get(&at)) {
                 (_, Some(seen)) => *seen == Seen::Dir,
-                (Some(names), None) => names.contains(&RepoPath::from(at.file_name().as_str())),
+                (Some(names), None) => names.contains(&RepoPath::from_git(at.parts().last().unwrap_or_default())),
                 (None, None) => return false,
             };
             was_dir != matches!(now.kind(&at), Ok(Some(Kind::Dir | Kind::Other)))

@@ -7,7 +7,7 @@
 //! It does not fetch, write objects or touch the index.
 
 use super::gitcli::GitCli;
-use super::{Ancestry, Change, CommitInfo, Head, History, Log, LoggedCommit, TreeEntry, tree, worktree};
+use super::{Change, CommitInfo, Head, History, Log, LoggedCommit, TreeEntry, tree, worktree};
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
 use git2::{ErrorClass, ErrorCode, Oid, Repository, RepositoryOpenFlags};
@@ -116,17 +116,6 @@ impl History for Git {
                 Err(error) => Err(wrong(&error)),
             }
         })
-    }
-
-    fn ancestry(&self, one: &CommitId, two: &CommitId) -> Result<Ancestry> {
-        if one == two {
-            return Ok(Ancestry::Same);
-        }
-        if self.resolve(one.as_str())?.is_none() || self.resolve(two.as_str())?.is_none() {
-            return Ok(Ancestry::Unknown);
-        }
-        let base = self.merge_base(one, two)?;
-        Ok(super::ancestry_of(one, two, base.as_ref(), self.is_shallow()))
     }
 
     fn log(&self, base: &CommitId, head: &CommitId, limit: usize) -> Result<Log> {

@@ -4,7 +4,7 @@
 //! Its answers are those of [`super::git`]; the tests ask both. Each question is one run of git or two, of plumbing commands with
 //! `-z`, without a pager, a prompt, or a write to the index.
 
-use super::{Ancestry, Change, ChangeKind, CommitInfo, Head, History, Log, LoggedCommit, TreeEntry, worktree};
+use super::{Change, ChangeKind, CommitInfo, Head, History, Log, LoggedCommit, TreeEntry, worktree};
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
 use std::collections::BTreeMap;
@@ -238,17 +238,6 @@ impl History for GitCli {
 
     fn merge_base(&self, one: &CommitId, two: &CommitId) -> Result<Option<CommitId>> {
         self.text(&["merge-base", one.as_str(), two.as_str()])?.map(|id| commit_id(&id)).transpose()
-    }
-
-    fn ancestry(&self, one: &CommitId, two: &CommitId) -> Result<Ancestry> {
-        if one == two {
-            return Ok(Ancestry::Same);
-        }
-        if self.resolve(one.as_str())?.is_none() || self.resolve(two.as_str())?.is_none() {
-            return Ok(Ancestry::Unknown);
-        }
-        let base = self.merge_base(one, two)?;
-        Ok(super::ancestry_of(one, two, base.as_ref(), self.is_shallow()))
     }
 
     fn log(&self, base: &CommitId, head: &CommitId, limit: usize) -> Result<Log> {

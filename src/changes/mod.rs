@@ -163,7 +163,16 @@ pub trait History: Send + Sync {
     fn merge_base(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Option<CommitId>>;
 
     /// How `one` stands to `two`.
-    fn ancestry(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Ancestry>;
+    fn ancestry(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Ancestry> {
+        if one == two {
+            return Ok(Ancestry::Same);
+        }
+        if self.resolve(one.as_str())?.is_none() || self.resolve(two.as_str())?.is_none() {
+            return Ok(Ancestry::Unknown);
+        }
+        let base = self.merge_base(one, two)?;
+        Ok(ancestry_of(one, two, base.as_ref(), self.is_shallow()))
+    }
 
     /// The commits that `head` has and `base` has not, at most `limit` of them, with the paths they changed.
     fn log(&self, base: &CommitId, head: &CommitId, limit: usize) -> crate::error::Result<Log>;

@@ -302,6 +302,17 @@ fn what_git_ignores_is_noticed() {
 }
 
 #[test]
+fn a_hook_that_lost_its_executable_bit_is_told() {
+    let repo = Repo::new();
+    repo.write("apps.yaml", APPS[0]).write("apps/a/convox.yml", CONVOX[2]).write("apps/a/deploy/before_build.sh", "#!/bin/sh\n");
+    repo.commit("First");
+    let offbuild = Offbuild::new(&repo.root(), repo.dir.path());
+    offbuild.run(&["changed", "--base", "HEAD"]).code(0);
+    std::fs::set_permissions(repo.path("apps/a/deploy/before_build.sh"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    offbuild.run(&["changed", "--base", "HEAD"]).code(2).says("is not executable");
+}
+
+#[test]
 fn variables_are_noticed() {
     let repo = Repo::new();
     let token = "defaults: {precision: context, build: {args: {TOKEN: '${TOKEN}'}}}";
