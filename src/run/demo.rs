@@ -62,8 +62,8 @@ type Signals = UnboundedReceiver<Signal>;
 pub(super) async fn demo(args: &DemoArgs) -> Result<u8> {
     let env = environment();
     let registries = Arc::new(Registries::new(BTreeMap::new(), Arc::clone(&env), Redactor::default()));
-    let engine = Docker::connect(Arc::clone(&env), home(&env).as_deref(), registries).map_err(super::deploy::engine_error)?;
-    let info = engine.probe().await.map_err(super::deploy::engine_error)?;
+    let engine = Docker::connect(Arc::clone(&env), home(&env).as_deref(), registries).map_err(super::carry_out::engine_error)?;
+    let info = engine.probe().await.map_err(super::carry_out::engine_error)?;
     let place = tempfile::Builder::new().prefix("offbuild-demo-").tempdir();
     let place = place.map_err(|error| Error::unusable("a temporary directory cannot be made").because(error))?;
     let repo = place.path().join("monorepo");
@@ -71,9 +71,9 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<u8> {
     say(&format!("a monorepo of four apps, and the Docker Engine {} ({})", info.version, info.platform));
     let base = base_image()?;
     // What there was under that name is there again in the end.
-    let before = engine.image_id(BASE).await.map_err(super::deploy::engine_error)?;
-    let mut signals = super::deploy::signals()?;
-    engine.import(base, BASE).await.map_err(super::deploy::engine_error)?;
+    let before = engine.image_id(BASE).await.map_err(super::carry_out::engine_error)?;
+    let mut signals = super::carry_out::signals()?;
+    engine.import(base, BASE).await.map_err(super::carry_out::engine_error)?;
     commit(&repo, "The example")?;
     let sandbox = serve(sandbox_options(&place.path().join("sandbox"))?).await?;
     say("a sandbox: rack `staging` (version 2), rack `production` (version 3), a registry that behaves like ECR");
@@ -262,11 +262,11 @@ async fn clean(repo: &Path, engine: &Docker, before: Option<&ImageId>) -> Result
         }));
     }
     for reference in references {
-        engine.untag(&reference).await.map_err(super::deploy::engine_error)?;
+        engine.untag(&reference).await.map_err(super::carry_out::engine_error)?;
     }
     if let Some(id) = before {
         let base = Repository::parse(BASE).map_err(|error| Error::failed(error.to_string()))?;
-        engine.tag(id.as_str(), &base, "latest").await.map_err(super::deploy::engine_error)?;
+        engine.tag(id.as_str(), &base, "latest").await.map_err(super::carry_out::engine_error)?;
     }
     Ok(())
 }

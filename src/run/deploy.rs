@@ -3,39 +3,25 @@
 //! 1. Read ([`super::read`]); a base that is missing may be fetched, once.
 //! 2. Guards, then the plan. `plan` and `--dry-run` print it and stop.
 //! 3. Ask for protected racks, take the locks, open the journal, look whether the engine can be used.
-//! 4. Carry the plan out; one task shows what happens.
+//! 4. Carry the plan out; one task shows what happens. 3 and 4 are [`super::carry_out`]'s.
 
+use super::carry_out::{carry_out, confirm, lock_wait};
 use super::compare::removed;
 use super::contexts::Contexts;
 use super::read::{self, Ask, Found, Judgement};
 use super::resume::Earlier;
-use super::world::{World, environment};
-use crate::build::docker::Docker;
-use crate::build::{BuildError, Builder as _};
+use super::world::World;
 use crate::changes::verdict::Verdict;
-use crate::cli::{self, Format, Global, Output, Selection, Stale};
-use crate::config::values::Span;
-use crate::deploy::{self, Ended, Ports, Signal};
-use crate::error::{Error, Kind, Result};
-use crate::event::{EventKind, Events, FORMAT_VERSION, TargetOutcome};
-use crate::hooks::process::Processes;
-use crate::journal::Journal;
-use crate::lock::{self, Holder};
-use crate::names::{RackName, RunId, Target};
+use crate::cli::{self, Format, Global, Output, Selection};
+use crate::error::{Error, Result};
+use crate::names::{RunId, Target};
 use crate::plan::adopt::Candidate;
-use crate::plan::{self, Gate, Gone, OnFailure, Options, Origin, Plan, Until, planner, show};
-use crate::rack::Rack;
+use crate::plan::{Gate, Gone, OnFailure, Options, Plan, Until, planner, show};
 use crate::registry::Registry;
-use crate::report::plain::Verbosity;
-use crate::report::state::RunState;
-use crate::report::{self, Sink};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// `offbuild deploy`.
 pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
@@ -264,236 +250,4 @@ fn jobs(text: Option<&str>) -> Result<usize> {
             None => text.parse::<usize>().ok().filter(|jobs| *jobs > 0).ok_or_else(|| wrong(text)),
         },
     }
-}
-
-/// Asks before a protected rack is touched; without a terminal, `--yes` has to say it.
-pub(super) fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Result<()> {
-    let released: BTreeSet<&RackName> = plan.releases().map(|target| &target.target.rack).collect();
-    let protected: Vec<String> = world
-        .racks()
-        .into_iter()
-        .filter(|rack| rack.protected && released.contains(&rack.name))
-        .map(|rack| format!("`{}`", rack.name))
-        .collect();
-    if protected.is_empty() || guards.yes {
-        return Ok(());
-    }
-    let racks = protected.join(", ");
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Error::refused(format!("rack {racks} is protected")).hint("deploy to it with --yes"));
-    }
-    let mut stderr = std::io::stderr();
-    let asked = write!(stderr, "{}\nrelease to protected rack {racks}? [y/N] ", show::text(plan, false)).and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    let answered = asked.and_then(|()| std::io::stdin().read_line(&mut answer));
-    match (answered, answer.trim()) {
-        (Ok(_), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(Error::refused(format!("rack {racks} is protected, and the answer was not yes"))),
-    }
-}
-
-pub(super) async fn carry_out(
-    global: &Global,
-    world: &World,
-    plan: Arc<Plan>,
-    racks: BTreeMap<RackName, Arc<dyn Rack>>,
-    registries: Arc<crate::registry::registries::Registries>,
-    how: &How,
-    guards: Option<&cli::Guards>,
-    began: Instant,
-) -> Result<u8> {
-    let env = environment();
-    let home = super::world::home(&env);
-    let builder = Docker::connect(Arc::clone(&env), home.as_deref(), Arc::clone(&registries) as Arc<dyn Registry>).map_err(engine_error)?;
-    let builder = builder.naming_from(world.history.root());
-    if !plan.builds.is_empty() {
-        builder.probe().await.map_err(engine_error)?;
-    }
-    for rack in racks.values() {
-        world.redactor.register(&rack.hook_login().1);
-    }
-    let root = world.history.root();
-    world.mask_secrets(plan.builds.iter().map(|build| &build.build));
-    let locks = Arc::new(lock_racks(root, &plan, guards, how.lock_wait).await?);
-    let held = Arc::clone(&locks);
-    // Before the journal: a file that cannot be written must not leave the journal of a run that never was.
-    let sinks = sinks(global, world, how)?;
-    let journal = Journal::create(root, &plan.run)?;
-    let written = journal.path().to_owned();
-    let (events, receiver) = Events::new(world.redactor.clone());
-    let acks = events.acks();
-    let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
-    tell_plan(&plan, how, &events).await;
-    let ports = Ports {
-        builder: Arc::new(builder),
-        registry: registries,
-        racks,
-        hooks: Arc::new(Processes::default()),
-        holds_lock: Arc::new(move |rack| held.iter().any(|lock| lock.rack() == rack && lock.is_held())),
-    };
-    let ended = deploy::run(Arc::clone(&plan), ports, &events, signals()?).await;
-    let code = exit_code(&plan, &ended, guards);
-    events.record(EventKind::RunFinished { code, millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) }).await;
-    drop(events);
-    let state = shown.await.unwrap_or_default();
-    drop(locks);
-    if let Err(error) = report_files(&state, &written, how) {
-        // What was deployed is deployed, whatever became of the report.
-        eprintln!("warning: {error}");
-    }
-    Ok(code)
-}
-
-async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>, wait: Duration) -> Result<Vec<lock::Lock>> {
-    // Images alone are named by their content: builds need no lock.
-    if guards.is_none() {
-        return Ok(Vec::new());
-    }
-    let racks: BTreeSet<RackName> = plan.releases().map(|target| target.target.rack.clone()).collect();
-    let holder = Holder::this(plan.run.clone(), plan.ci_url.clone());
-    lock::acquire(root, &racks, &holder, wait, &|notice| eprintln!("{notice}")).await
-}
-
-/// `0`, or a length of time as the configuration writes it.
-pub(super) fn lock_wait(text: &str) -> Result<Duration> {
-    let wait = if matches!(text, "0" | "0s") { Some(Duration::ZERO) } else { Span(text.to_owned()).duration() };
-    wait.ok_or_else(|| Error::config(format!("`--lock-wait {text}` is no length of time")).hint("write it as `90s`, `15m` or `1h`"))
-}
-
-async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
-    events
-        .record(EventKind::RunStarted {
-            version: FORMAT_VERSION,
-            run: plan.run.clone(),
-            by: lock::this_user(),
-            command: how.command.to_owned(),
-            commit: plan.head.commit.id.clone(),
-            subject: plan.head.commit.subject.clone(),
-            branch: plan.head.branch.clone(),
-            ci_url: plan.ci_url.clone(),
-        })
-        .await;
-    for message in plan.notes.iter().cloned().chain(plan.removed.iter().map(ToString::to_string)) {
-        events.send(EventKind::Notice { step: None, message });
-    }
-    for target in plan.targets() {
-        events.send(EventKind::TargetPlanned {
-            target: target.target.clone(),
-            verdict: target.decision.word().to_owned(),
-            reasons: target.reasons.clone(),
-            base: target.base.clone(),
-            base_source: target.base_source.clone(),
-            live_release: target.live.as_ref().map(|live| live.release.clone()),
-        });
-        if let Origin::Adopt(adopted) = &target.origin {
-            events.send(EventKind::ReleaseAdopted {
-                target: target.target.clone(),
-                build: adopted.build.clone(),
-                release: adopted.release.clone(),
-                from: adopted.from.clone(),
-                done: adopted.done.iter().copied().collect(),
-            });
-        }
-    }
-    for app in plan.apps.values() {
-        for image in &app.images {
-            events.send(EventKind::ImagePlanned {
-                app: app.name.clone(),
-                service: image.service.clone(),
-                fingerprint: app.fingerprint.clone(),
-                action: image.action.word().to_owned(),
-                reference: image.reference(),
-            });
-        }
-    }
-    events.record(EventKind::PlanReady { builds: plan.builds.len(), targets: plan.releases().count(), jobs: plan.options.jobs }).await;
-}
-
-/// What shows the run: what the environment asks for, and what flags do.
-fn sinks(global: &Global, world: &World, how: &How) -> Result<Vec<Box<dyn Sink>>> {
-    let verbosity = match (global.quiet || world.config.seed.silent, global.verbose) {
-        (true, _) => Verbosity::Quiet,
-        (_, true) => Verbosity::Verbose,
-        _ => Verbosity::Normal,
-    };
-    let mut sinks = report::for_people(verbosity, |name| (world.env)(name));
-    let create = |flag: &str, path: &Path| {
-        let unwritten = |error| Error::config(format!("`{flag} {}` cannot be written", path.display())).because(error);
-        std::fs::File::create(path).map_err(|error| unwritten(error).hint("name a file in a directory that is there and may be written"))
-    };
-    for (flag, path) in [("--html", &how.output.html), ("--summary", &how.output.summary)] {
-        // Made when the run is over; that it cannot be is better known before.
-        path.as_ref().map(|path| create(flag, path)).transpose()?;
-    }
-    if let Some(path) = &how.output.events {
-        let file = create("--events", path)?;
-        sinks.push(Box::new(report::json::EventLines::new(std::io::BufWriter::new(file))));
-    }
-    Ok(sinks)
-}
-
-/// What is written when the run is over.
-fn report_files(state: &RunState, journal: &Path, how: &How) -> Result<()> {
-    let write = |flag: &str, path: &Path, text: String| {
-        std::fs::write(path, text).map_err(|error| Error::failed(format!("`{flag} {}` cannot be written", path.display())).because(error))
-    };
-    if let Some(path) = &how.output.html {
-        write("--html", path, report::html::render(&Journal::read(journal)?))?;
-    }
-    if let Some(path) = &how.output.summary {
-        write("--summary", path, report::github::markdown(state))?;
-    }
-    if how.output.format == Format::Json {
-        let mut text = Vec::new();
-        report::json::Report::of(state).write(&mut text).map_err(|error| Error::failed("the report cannot be made").because(error))?;
-        super::print(&String::from_utf8_lossy(&text))?;
-    }
-    Ok(())
-}
-
-pub(super) fn engine_error(error: BuildError) -> Error {
-    match error {
-        BuildError::Engine { message, hint: Some(hint) } => Error::unusable(message).hint(hint),
-        error => Error::unusable(error.to_string()).hint("start the Docker Engine, or point DOCKER_HOST at one"),
-    }
-}
-
-/// INT and TERM as they come.
-pub(super) fn signals() -> Result<UnboundedReceiver<Signal>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (sender, receiver) = unbounded_channel();
-    for (kind, told) in [(SignalKind::interrupt(), Signal::Int), (SignalKind::terminate(), Signal::Term)] {
-        let mut stream = signal(kind).map_err(|error| Error::unusable("signals cannot be received").because(error))?;
-        let sender = sender.clone();
-        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(told).is_ok() {} });
-    }
-    Ok(receiver)
-}
-
-/// One code for the whole run, the worst first.
-fn exit_code(plan: &plan::Plan, ended: &Ended, guards: Option<&cli::Guards>) -> u8 {
-    match ended.signal {
-        Some(Signal::Int) => return Kind::Interrupted.exit_code(),
-        Some(Signal::Term) => return Kind::Terminated.exit_code(),
-        None => {}
-    }
-    if plan.options.until == Until::Push {
-        return if ended.failed_apps.is_empty() { 0 } else { Kind::Failed.exit_code() };
-    }
-    let stale_is_fine = guards.is_none_or(|guards| guards.stale == Stale::Ok);
-    let mut code = 0;
-    for outcome in ended.targets.values() {
-        match outcome {
-            TargetOutcome::Deployed { .. } | TargetOutcome::Staged { .. } | TargetOutcome::UpToDate | TargetOutcome::Held { .. } => {}
-            TargetOutcome::Stale { .. } if stale_is_fine => {}
-            TargetOutcome::Stale { .. } if code == 0 => code = Kind::Refused.exit_code(),
-            TargetOutcome::Stale { .. } => {}
-            TargetOutcome::Failed { .. }
-            | TargetOutcome::RolledBack { .. }
-            | TargetOutcome::Blocked { .. }
-            | TargetOutcome::Cancelled
-            | TargetOutcome::NotAttempted { .. } => code = Kind::Failed.exit_code(),
-        }
-    }
-    code
 }

@@ -130,7 +130,7 @@ async fn engine(registries: &Arc<Registries>) -> Check {
         Err(error) => Err(error),
     };
     let found = info.map(|info| format!("{} ({}) at {}, BuildKit answers", info.version, info.platform, info.endpoint));
-    Check::of("Docker Engine", found.map_err(super::deploy::engine_error))
+    Check::of("Docker Engine", found.map_err(super::carry_out::engine_error))
 }
 
 /// Everything over the network, all at once.

@@ -4,11 +4,11 @@
 //! plans out; the rest answers from what was read.
 
 mod answer;
+mod carry_out;
 mod changed;
 mod compare;
 mod contexts;
 mod demo;
-
 mod deploy;
 mod doctor;
 mod existing;

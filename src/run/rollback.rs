@@ -4,7 +4,8 @@
 //! other: lock, journal, guards, and the same wait. No hooks run: those of the work tree belong to another commit than the one
 //! that comes back. The next deploy leaves the target alone (`held`) until its inputs change.
 
-use super::deploy::{self, How};
+use super::carry_out::{carry_out, confirm, lock_wait};
+use super::deploy::{From, How};
 use super::world::{World, rack_error, target as target_of};
 use crate::cli::{self, Global, Selection};
 use crate::config::{App, TargetConfig};
@@ -54,9 +55,9 @@ pub(super) async fn rollback(global: &Global, args: cli::Rollback) -> Result<u8>
     }
     let plan = Arc::new(plan(&world, &app, &on, &live, &chosen, &why)?);
     let guards = cli::Guards { yes: args.yes, lock_wait: args.lock_wait, ..cli::Guards::default() };
-    deploy::confirm(&world, &plan, &guards)?;
+    confirm(&world, &plan, &guards)?;
     let how = How {
-        lock_wait: deploy::lock_wait(&guards.lock_wait)?,
+        lock_wait: lock_wait(&guards.lock_wait)?,
         command: "rollback",
         gate: Gate::All,
         on_failure: OnFailure::StopAll,
@@ -65,12 +66,12 @@ pub(super) async fn rollback(global: &Global, args: cli::Rollback) -> Result<u8>
         output: args.output,
         dry_run: false,
         offline: false,
-        from: deploy::From::Nothing,
+        from: From::Nothing,
     };
     let json = how.output.format == cli::Format::Json;
     let registries = world.registries();
     let rack = Arc::clone(client);
-    let code = deploy::carry_out(global, &world, plan, racks, registries, &how, Some(&guards), began).await?;
+    let code = carry_out(global, &world, plan, racks, registries, &how, Some(&guards), began).await?;
     if !json {
         // Asked once more: what is live is the rack's to say, however the run ended.
         let now = rack.live(&on.name).await.map_err(rack_error)?.release;

@@ -22,7 +22,7 @@ pub(super) async fn sandbox(args: &SandboxArgs) -> Result<u8> {
     }
     text.push_str("# ready\n");
     super::print(&text)?;
-    let mut signals = super::deploy::signals()?;
+    let mut signals = super::carry_out::signals()?;
     signals.recv().await;
     running.stop().await;
     Ok(0)
