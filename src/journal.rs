@@ -125,6 +125,14 @@ impl Journal {
         read_lines(path, |_| true)
     }
 
+    /// Reads the first event, which tells what the run was about; `None` when there is none that can be read.
+    #[must_use]
+    pub fn read_first(path: &Path) -> Option<Event> {
+        let mut line = Vec::new();
+        BufReader::new(File::open(path).ok()?).read_until(b'\n', &mut line).ok()?;
+        serde_json::from_slice(&line).ok()
+    }
+
     /// Reads what a table of runs needs: the events without output lines and transfers, many times faster.
     pub fn read_outline(path: &Path) -> Result<Vec<Event>> {
         // The kind stands near a line's start, and quotes inside texts are escaped: this cannot meet an output's text.

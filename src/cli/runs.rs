@@ -85,6 +85,9 @@ pub struct Deploy {
     /// not run again. APPs come before it; without any, it is the run's own targets. Other options are not remembered
     #[arg(long, value_name = "RUN", num_args = 0..=1)]
     pub resume: Option<Option<String>>,
+    /// With --resume: run a hook again that was cut short, also when `hooks.repeatable` does not name it
+    #[arg(long, requires = "resume")]
+    pub rerun_hooks: bool,
     /// Stage the releases and stop before their `before_release` hooks; `offbuild promote` goes on
     #[arg(long)]
     pub no_promote: bool,

@@ -292,6 +292,7 @@ fn app<'a>(loading: &mut Loading<'a>, common: &Common<'_>, draft: &Draft<'a>, na
     App {
         targets: targets::targets(loading, common, draft, entry, &at, timeouts),
         hooks: hooks(loading, draft, &defaults.hooks, &entry.hooks, &at),
+        repeatable: entry.hooks.repeatable.iter().chain(&defaults.hooks.repeatable).take(1).flatten().map(|hook| hook.kind()).collect(),
         build: build_config(&defaults.build, &entry.build, &draft.dir.under(common.repository), timeouts),
         digest: digest::digest(loading.raw, draft.raw, &draft.dir),
         name: draft.name.clone(),

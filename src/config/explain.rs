@@ -163,6 +163,9 @@ impl Explaining<'_> {
                 HookConfig::Command(command) => self.row(&key, brackets(command), self.source(&key)),
             }
         }
+        if !app.repeatable.is_empty() {
+            self.row("hooks.repeatable", brackets(app.repeatable.iter().map(|kind| kind.name())), self.source("hooks.repeatable"));
+        }
     }
 
     fn target(&mut self, on: &TargetConfig) {

@@ -359,6 +359,18 @@ pub struct Hooks {
     pub after_release: Option<Hook>,
     /// After something of the app failed.
     pub on_failure: Option<Hook>,
+    /// Those that `deploy --resume` may run again when a run was cut short in the middle of them.
+    pub repeatable: Option<Vec<ReleaseHook>>,
+}
+
+/// A hook of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseHook {
+    /// After the release is staged, before it is promoted.
+    BeforeRelease,
+    /// After the release is live.
+    AfterRelease,
 }
 
 either! {

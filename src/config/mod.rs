@@ -217,6 +217,8 @@ pub struct App {
     pub build: BuildConfig,
     /// Its hooks.
     pub hooks: BTreeMap<HookKind, HookConfig>,
+    /// The hooks that may run again after a run was cut short in the middle of them.
+    pub repeatable: BTreeSet<HookKind>,
     /// Inputs as precise as its Dockerfiles tell.
     pub precision: Precision,
     /// A digest over the resolved settings that decide what is deployed, uninterpolated: a change is a change of the app.

@@ -100,6 +100,17 @@ pub(super) fn hooks(
     hooks
 }
 
+impl file::ReleaseHook {
+    /// The hook it is.
+    #[must_use]
+    pub fn kind(self) -> HookKind {
+        match self {
+            Self::BeforeRelease => HookKind::BeforeRelease,
+            Self::AfterRelease => HookKind::AfterRelease,
+        }
+    }
+}
+
 impl file::Hooks {
     /// What is written for a hook.
     #[must_use]

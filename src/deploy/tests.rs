@@ -248,10 +248,15 @@ impl Rack for FakeRack {
         if self.world.call(format!("promote {app}@{}", self.name)) {
             return Ok(Promoted::RolledBack { active: None, evidence: vec!["updating/RA".into()] });
         }
-        // Long enough that a second promote on this rack would be seen in between.
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        self.world.released.lock().unwrap().insert(format!("{app}@{}", self.name), release.clone());
-        self.world.calls.lock().unwrap().push(format!("promoted {app}@{}", self.name));
+        let (world, target, release) = (self.world.clone(), format!("{app}@{}", self.name), release.clone());
+        // A rack goes on with what it was told, whoever waits for it.
+        let rolling = tokio::spawn(async move {
+            // Long enough that a second promote on this rack would be seen in between.
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            world.released.lock().unwrap().insert(target.clone(), release);
+            world.calls.lock().unwrap().push(format!("promoted {target}"));
+        });
+        rolling.await.unwrap();
         Ok(Promoted::Live)
     }
 

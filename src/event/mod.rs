@@ -438,6 +438,9 @@ pub enum EventKind {
         from: RunId,
         /// The hooks of this release that have run to their end.
         done: Vec<Stage>,
+        /// The hooks of this release that were cut short and run again.
+        #[serde(default)]
+        again: Vec<Stage>,
     },
     /// The status of an app on a rack was read during a promote.
     RackStatus {

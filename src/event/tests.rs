@@ -67,6 +67,7 @@ fn every_kind() -> Vec<EventKind> {
             release: release.clone(),
             from: RunId::new("r0").unwrap(),
             done: vec![Stage::BeforeRelease],
+            again: vec![Stage::AfterRelease],
         },
         EventKind::RackStatus { target: target.clone(), status: text(), release: None },
         EventKind::Interrupted { signal: "INT".to_owned(), now: false },

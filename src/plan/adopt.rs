@@ -27,6 +27,8 @@ pub struct Candidate {
     pub done: BTreeSet<Stage>,
     /// The hooks of it that were begun and not finished.
     pub cut_short: BTreeSet<Stage>,
+    /// Those of them that must not run again unasked.
+    pub stuck: BTreeSet<Stage>,
     /// Nothing else will do: without it the target fails (`offbuild promote`).
     pub required: bool,
 }
@@ -66,8 +68,8 @@ pub fn adopt(candidate: &Candidate, target: &TargetFacts, app: &AppPlan, manifes
             return Err("a release was made after it, whose environment it does not have".to_owned());
         }
     }
-    let Candidate { from, build, release, done, .. } = candidate.clone();
-    Ok(Adopted { from, build, release, done })
+    let Candidate { from, build, release, done, cut_short, .. } = candidate.clone();
+    Ok(Adopted { from, build, release, done, again: cut_short })
 }
 
 /// The manifest this run would stage, when all images are known.
@@ -92,7 +94,8 @@ impl Candidate {
             Ok(adopted) => {
                 let mut told = vec![format!("release {release} of run {from} is taken over, not staged again")];
                 told.extend(adopted.done.iter().map(|stage| format!("its hook `{}` has run, and does not run again", stage.name())));
-                told.extend(self.cut_short.iter().map(|stage| format!("its hook `{}` was cut short, and runs again", stage.name())));
+                let again = adopted.again.difference(&self.stuck);
+                told.extend(again.map(|stage| format!("its hook `{}` was cut short, and runs again", stage.name())));
                 told
             }
             Err(why) => vec![format!("release {release} of run {from} is not taken over: {why}")],

@@ -301,6 +301,8 @@ pub struct Adopted {
     pub release: ReleaseId,
     /// The hooks of this release that have run to their end; they do not run again.
     pub done: BTreeSet<Stage>,
+    /// The hooks of this release that were begun and did not come to their end; they run again.
+    pub again: BTreeSet<Stage>,
 }
 
 /// What was live when the plan was made.

@@ -363,6 +363,17 @@ fn take_over(target: &mut TargetPlan, facts: &Facts, apps: &BTreeMap<AppName, Ap
     let Some(candidate) = &known.staged else { return };
     let adopted = adopt(candidate, known, app, &target.manifest, &facts.head.commit.id);
     target.reasons.extend(candidate.told(&adopted));
+    if let Some(stage) = candidate.stuck.first() {
+        let (hook, run) = (stage.name(), &candidate.from);
+        let message = format!("hook `{hook}` of `{}` was cut short in run {run}, and how far it got is not known", target.target);
+        let hint = format!(
+            "look what it did, then run it again: offbuild deploy --resume --rerun-hooks {}; one that may always run again belongs in \
+             `hooks.repeatable`",
+            target.target
+        );
+        target.decision = Decision::Failed { class: FailureClass::Guard, message, hint: Some(hint) };
+        return;
+    }
     match adopted {
         Ok(adopted) => target.origin = Origin::Adopt(adopted),
         Err(why) if candidate.required => {

@@ -57,6 +57,7 @@ fn app(app: &str, context: &str, after: &[&str]) -> AppFacts {
             latest: true,
             build: BuildConfig::default(),
             hooks: BTreeMap::new(),
+            repeatable: BTreeSet::new(),
             precision: Precision::Directory,
             digest: String::new(),
         },
@@ -247,6 +248,7 @@ fn staged() -> (Facts, adopt::Candidate) {
         newest: true,
         done: BTreeSet::from([Stage::BeforeRelease]),
         cut_short: BTreeSet::new(),
+        stuck: BTreeSet::new(),
         required: false,
     };
     (facts, candidate)

@@ -232,8 +232,10 @@ impl<W: Write> Plain<W> {
             EventKind::ReleaseStaged { target, release, .. } if self.normal() => {
                 self.say(&target.to_string(), &format!("release {release} is staged"))
             }
-            EventKind::ReleaseAdopted { target, release, from, .. } if self.normal() => {
-                self.say(&target.to_string(), &format!("release {release} of run {from} is taken over"))
+            EventKind::ReleaseAdopted { target, release, from, again, .. } if self.normal() => {
+                self.say(&target.to_string(), &format!("release {release} of run {from} is taken over"))?;
+                let hooks = again.iter().map(|stage| format!("its hook `{}` was cut short, and runs again", stage.name()));
+                hooks.map(|hook| self.say(&target.to_string(), &hook)).collect()
             }
             EventKind::RackStatus { target, .. } => self.status(target, event, state),
             EventKind::StepFinished { step, millis, outcome } => self.finished(step, outcome, *millis, state),

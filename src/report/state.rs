@@ -290,7 +290,7 @@ impl RunState {
                 let known = self.target(target);
                 (known.staged, known.adopted) = (Some((build.clone(), release.clone())), None);
             }
-            EventKind::ReleaseAdopted { target, build, release, from, done } => {
+            EventKind::ReleaseAdopted { target, build, release, from, done, .. } => {
                 let known = self.target(target);
                 known.staged = Some((build.clone(), release.clone()));
                 known.adopted = Some((from.clone(), done.clone()));

@@ -152,6 +152,7 @@ async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
                 release: adopted.release.clone(),
                 from: adopted.from.clone(),
                 done: adopted.done.iter().copied().collect(),
+                again: adopted.again.iter().copied().collect(),
             });
         }
     }

@@ -34,8 +34,8 @@ pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
         ..Ask::default()
     };
     let from = match args.resume {
-        None => From::Nothing,
-        Some(which) => From::Resume(which),
+        None => From::Left,
+        Some(run) => From::Resume { run, rerun_hooks: args.rerun_hooks },
     };
     let how = How {
         command: "deploy",
@@ -109,7 +109,7 @@ pub(super) async fn plan(global: &Global, args: cli::PlanArgs) -> Result<u8> {
         lock_wait: Duration::ZERO,
         dry_run: true,
         offline: args.offline,
-        from: From::Nothing,
+        from: From::Left,
     };
     run(global, &args.selection, ask, how, None).await
 }
@@ -132,7 +132,12 @@ pub(super) struct How {
 /// The earlier run that is gone on with.
 pub(super) enum From {
     Nothing,
-    Resume(Option<String>),
+    /// Not asked for: what the runs of this commit left.
+    Left,
+    Resume {
+        run: Option<String>,
+        rerun_hooks: bool,
+    },
     Promote(String),
 }
 
@@ -142,7 +147,11 @@ fn open(global: &Global, selection: &Selection, how: &How) -> Result<(World, Opt
     let root = world.history.root();
     let earlier = match &how.from {
         From::Nothing => None,
-        From::Resume(which) => Some(Earlier::to_resume(root, which.as_deref())?),
+        From::Left => {
+            let left = Earlier::left(root, &world.head.commit.id);
+            return Ok((world, Some(left)));
+        }
+        From::Resume { run, rerun_hooks } => Some(Earlier::to_resume(root, run.as_deref(), *rerun_hooks)?),
         From::Promote(which) => Some(Earlier::to_promote(root, which)?),
     };
     if let Some(earlier) = &earlier {

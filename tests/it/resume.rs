@@ -1,20 +1,22 @@
 //! Runs that are killed, and what goes on with them: `deploy --resume`, a plain `deploy`, `promote`; and the way back,
 //! `rollback`. Racks of both versions, the real engine.
 
+mod journals;
+mod kills;
 mod setup;
 
 use setup::Setup;
 
 /// Both hooks on both racks, once each, begun and ended.
 const ALL: [&str; 8] = [
-    "after_release three begin",
-    "after_release three end",
-    "after_release two begin",
-    "after_release two end",
-    "before_release three begin",
-    "before_release three end",
-    "before_release two begin",
-    "before_release two end",
+    "after_release web@three begin",
+    "after_release web@three end",
+    "after_release web@two begin",
+    "after_release web@two end",
+    "before_release web@three begin",
+    "before_release web@three end",
+    "before_release web@two begin",
+    "before_release web@two end",
 ];
 
 #[test]
@@ -61,9 +63,17 @@ fn what_was_staged_is_promoted_and_a_hook_that_was_cut_short_runs_again() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     setup.take_marks();
-    let plan = setup.run(&["deploy", "--resume", "--dry-run"]).code(0).stdout;
-    assert!(plan.contains("is taken over, not staged again") && plan.contains("its hook `before_release` was cut short"), "{plan}");
-    setup.run(&["deploy", "--resume"]).code(0);
+    // How far they got nobody knows, so somebody has to look first.
+    let stuck = setup.run(&["deploy", "--resume"]).code(1);
+    stuck.says("hook `before_release` of `web@two` was cut short in run ").says("offbuild deploy --resume --rerun-hooks web@three");
+    assert_eq!((setup.promotes(), setup.marks().len()), ([0, 0], 0));
+    let again = ["deploy", "--resume", "--rerun-hooks"];
+    let plan = setup.run(&[again.as_slice(), &["--dry-run"]].concat()).code(0).stdout;
+    assert!(
+        plan.contains("is taken over, not staged again") && plan.contains("its hook `before_release` was cut short, and runs"),
+        "{plan}"
+    );
+    setup.run(&again).code(0);
     setup.runs(&setup.repo.git(&["rev-parse", "HEAD"]));
     assert_eq!(["two", "three"].map(|rack| setup.requests(rack, "POST", "/builds")), builds, "staged again");
     assert_eq!(setup.promotes(), [1, 1]);
@@ -76,9 +86,32 @@ fn a_plain_deploy_after_a_kill_before_the_promotes_ends_the_same() {
     setup.hold("before_release", true);
     setup.killed(&["deploy"], |setup| setup.marks().len() == 2);
     setup.hold("before_release", false);
-    setup.run(&["deploy"]).code(0);
+    // What was staged is not staged again, and nobody is asked about the hooks: it is a deploy like any other.
+    setup.run(&["deploy"]).code(0).says("its hook `before_release` was cut short, and runs again");
     setup.runs(&setup.repo.git(&["rev-parse", "HEAD"]));
     assert_eq!(setup.promotes(), [1, 1]);
+    assert_eq!(["two", "three"].map(|rack| setup.requests(rack, "POST", "/builds")), [1, 1]);
+}
+
+#[test]
+fn a_hook_that_is_repeatable_runs_again_and_one_that_ended_does_not_also_in_a_plain_deploy() {
+    for how in [["deploy"].as_slice(), &["deploy", "--resume"]] {
+        let setup = Setup::new();
+        setup.configure("defaults: {hooks: {repeatable: [after_release]}, racks: [two, three]}\n");
+        setup.hold("after_release", true);
+        setup.killed(&["deploy"], |setup| setup.marks().iter().filter(|mark| mark.starts_with("after_release")).count() == 2);
+        setup.hold("after_release", false);
+        while setup.marks().len() < 8 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        setup.take_marks();
+        setup.run(how).code(0);
+        assert_eq!(setup.promotes(), [1, 1]);
+        assert_eq!(setup.marks(), &ALL[..4], "{how:?}: the hook after the release, and no other");
+        setup.take_marks();
+        setup.run(&["deploy"]).code(0);
+        assert!(setup.marks().is_empty(), "{how:?}: nothing is left");
+    }
 }
 
 #[test]
@@ -91,7 +124,8 @@ fn only_the_hook_after_the_release_is_left() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     setup.take_marks();
-    setup.run(&["deploy", "--resume"]).code(0);
+    setup.run(&["deploy", "--resume"]).code(1).says("hook `after_release` of `web@two` was cut short");
+    setup.run(&["deploy", "--resume", "--rerun-hooks"]).code(0);
     assert_eq!(setup.promotes(), [1, 1]);
     assert_eq!(setup.marks(), &ALL[..4]);
 }

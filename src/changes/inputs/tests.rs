@@ -35,6 +35,7 @@ pub(in crate::changes) fn app() -> App {
             timeouts: Timeouts::default(),
         },
         hooks: BTreeMap::new(),
+        repeatable: std::collections::BTreeSet::default(),
         precision: Precision::Directory,
         digest: "d".into(),
     }

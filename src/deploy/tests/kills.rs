@@ -1,44 +1,65 @@
-//! A run that is killed between any two events, and the run that goes on with its journal.
+//! Runs that are killed, between any two events and at any moment, and the run after: one that goes on with the journal, and one
+//! that has no journal and only the racks' word.
 
 use super::*;
 use crate::plan::{Adopted, PlannedLive};
 use crate::report::state::RunState;
 
-const LANES: &[(&str, &[&str], &[(&str, &[&str])])] = &[("east", &[], &[("a", &[]), ("b", &[])]), ("west", &[], &[("a", &[])])];
+const LANES: &[(&str, &[&str], &[(&str, &[&str])])] = &[
+    ("east", &[], &[("a", &[]), ("c", &[]), ("b", &["c"]), ("d", &[]), ("e", &["a", "b"])]),
+    ("west", &["east"], &[("a", &[]), ("b", &[]), ("d", &["b"]), ("e", &[])]),
+];
 
-/// Carries a plan out until event number `last` is in the journal, and drops the run there. The journal, and `true` when the
-/// run came to its end before.
-async fn killed_after(plan: Plan, world: &World, last: u64) -> (Vec<Event>, bool) {
+/// When a run is killed.
+#[derive(Debug, Clone, Copy)]
+enum Kill {
+    /// When event number this is on disk and the next one is not.
+    After(u64),
+    /// So long after its start, wherever it is.
+    At(Duration),
+    Never,
+}
+
+/// Carries a plan out until the kill, and drops the run there. The journal, and `true` when the run came to its end before.
+async fn killed(plan: Plan, world: &World, kill: Kill) -> (Vec<Event>, bool) {
     let (events, mut receiver) = Events::new(Redactor::default());
     let acks = events.acks();
     let ports = world.ports(&plan);
     let (_keep, signals) = unbounded_channel();
     let mut journal = Vec::new();
-    let run = run(Arc::new(plan), ports, &events, signals);
-    tokio::pin!(run);
-    loop {
-        tokio::select! {
-            biased;
-            Some(event) = receiver.recv() => {
-                let seq = event.seq;
-                if seq <= last {
+    let moment = async {
+        match kill {
+            Kill::At(moment) => tokio::time::sleep(moment).await,
+            Kill::After(_) | Kill::Never => std::future::pending().await,
+        }
+    };
+    let ended = {
+        let run = run(Arc::new(plan), ports, &events, signals);
+        tokio::pin!(run, moment);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut moment => break false,
+                Some(event) = receiver.recv() => {
+                    let seq = event.seq;
+                    if matches!(kill, Kill::After(last) if seq > last) {
+                        break false;
+                    }
                     journal.push(event);
-                    // What is written after the last one is on no disk, and nobody goes on from it.
                     acks.through(seq);
                 }
-                if seq > last {
-                    // Whatever was begun before the kill still comes to its end on the rack.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    return (journal, false);
-                }
+                _ = &mut run => break true,
             }
-            _ = &mut run => return (journal, true),
         }
-    }
+    };
+    // Whatever was begun before the kill still comes to its end on the rack.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    (journal, ended)
 }
 
-/// The plan of the run that goes on, made as the composition root does: images by their tags, releases by journal and rack.
-fn going_on(world: &World, state: &RunState) -> Plan {
+/// The plan of the run after, made as the composition root does: images by their tags, releases by what is live, and by the
+/// journal when there is one.
+fn going_on(world: &World, journal: Option<&RunState>) -> Plan {
     let mut plan = plan(LANES);
     let pushed = world.pushed.lock().unwrap();
     for image in plan.apps.values_mut().flat_map(|app| &mut app.images) {
@@ -56,51 +77,90 @@ fn going_on(world: &World, state: &RunState) -> Plan {
             manifest: String::new(),
             running: true,
         });
-        let Some(known) = state.targets.get(&target.target) else { continue };
-        if matches!(known.outcome, Some(TargetOutcome::Deployed { .. })) {
+        let known = journal.and_then(|state| Some((state, state.targets.get(&target.target)?)));
+        let deployed = known.is_some_and(|(_, known)| matches!(known.outcome, Some(TargetOutcome::Deployed { .. })));
+        if deployed || journal.is_none() && active.is_some() {
             target.decision = Decision::UpToDate;
-        } else if let Some((build, release)) = known.staged.clone() {
-            let (done, _) = state.release_hooks(&target.target);
-            target.origin = Origin::Adopt(Adopted { from: RunId::new("r0").unwrap(), build, release, done });
+        } else if let Some((state, Some((build, release)))) = known.map(|(state, known)| (state, known.staged.clone())) {
+            let (done, again) = state.release_hooks(&target.target);
+            target.origin = Origin::Adopt(Adopted { from: RunId::new("r0").unwrap(), build, release, done, again });
         }
     }
     plan
 }
 
-#[tokio::test]
-async fn killed_after_any_event_and_gone_on_with_it_ends_the_same() {
-    let whole = World::default();
-    let (_, end) = killed_after(plan(LANES), &whole, u64::MAX).await;
-    assert!(end);
-    let mut last = 0;
-    loop {
+/// Kills a run, goes on, and holds the end against that of a run nobody killed. `false` when the run ended before the kill.
+async fn killed_and_gone_on(kill: Kill, whole: Arc<BTreeMap<String, ReleaseId>>) -> bool {
+    for with_journal in [true, false] {
         let world = World::default();
-        let (journal, ended) = killed_after(plan(LANES), &world, last).await;
+        let (journal, ended) = killed(plan(LANES), &world, kill).await;
         if ended {
-            break;
+            return false;
         }
         let state = RunState::replay(&journal);
         let before = world.calls().len();
-        let (words, _) = carried_out(going_on(&world, &state), &world).await;
-        assert!(words.values().all(|word| word == "deployed" || word == "up-to-date"), "killed after {last}: {words:?}");
-        assert_eq!(*world.released.lock().unwrap(), *whole.released.lock().unwrap(), "killed after {last}");
+        let (words, _) = carried_out(going_on(&world, with_journal.then_some(&state)), &world).await;
+        let case = format!("killed {kill:?}, going on {} its journal", if with_journal { "with" } else { "without" });
+        assert!(words.values().all(|word| word == "deployed" || word == "up-to-date"), "{case}: {words:?}");
+        assert_eq!(*world.released.lock().unwrap(), *whole, "{case}");
         let calls = world.calls();
-        let count = |call: &str| calls.iter().filter(|made| *made == call).count();
-        for (app, rack) in [("a", "east"), ("b", "east"), ("a", "west")] {
-            let target = Target { app: app_name(app), rack: rack_name(rack) };
-            assert_eq!(count(&format!("promote {target}")), 1, "killed after {last}: {calls:?}");
+        let count = |calls: &[String], call: &str| calls.iter().filter(|made| *made == call).count();
+        for target in plan(LANES).targets().map(|target| target.target.clone()) {
+            assert_eq!(count(&calls, &format!("promote {target}")), 1, "{case}: {calls:?}");
+            if !with_journal {
+                continue;
+            }
             let (done, _) = state.release_hooks(&target);
             for stage in [Stage::BeforeRelease, Stage::AfterRelease] {
                 let call = format!("{} {target}", stage.name());
-                let again = calls[before..].iter().filter(|made| **made == call).count();
-                assert_eq!(again, usize::from(!done.contains(&stage)), "killed after {last}: `{call}` in {calls:?}");
+                assert_eq!(count(&calls[before..], &call), usize::from(!done.contains(&stage)), "{case}: `{call}` in {calls:?}");
             }
             let staged = state.targets.get(&target).is_some_and(|known| known.staged.is_some());
-            assert!(!staged || !calls[before..].contains(&format!("stage {target}")), "killed after {last}: {calls:?}");
+            assert!(!staged || !calls[before..].contains(&format!("stage {target}")), "{case}: {calls:?}");
         }
-        last += 1;
+        for app in ["a", "b", "c", "d", "e"] {
+            // What is in the registry is neither built nor pushed again, and its build hooks do not run.
+            let pushed = calls[..before].contains(&format!("retag r.example/{app}:web.in-a"));
+            for call in ["build", "before_build", "after_build"].map(|call| format!("{call} {app}")) {
+                assert!(!pushed || !calls[before..].contains(&call), "{case}: `{call}` again in {calls:?}");
+            }
+        }
     }
-    assert!(last > 30, "the run has more events than {last}");
+    true
+}
+
+/// How long a run takes that nobody kills, and what is live after it.
+async fn whole() -> (Duration, u64, Arc<BTreeMap<String, ReleaseId>>) {
+    let (world, began) = (World::default(), Instant::now());
+    let (journal, ended) = killed(plan(LANES), &world, Kill::Never).await;
+    assert!(ended);
+    let released = world.released.lock().unwrap().clone();
+    assert_eq!(released.len(), 9);
+    (began.elapsed(), journal.last().unwrap().seq, Arc::new(released))
+}
+
+#[tokio::test]
+async fn killed_after_any_event_and_gone_on_with_ends_the_same() {
+    let (_, last, whole) = whole().await;
+    assert!(last > 100, "the run has {last} events");
+    let mut runs = JoinSet::new();
+    for after in 0..last {
+        runs.spawn(killed_and_gone_on(Kill::After(after), Arc::clone(&whole)));
+    }
+    // The last events are told when all is done.
+    let cut = runs.join_all().await.into_iter().filter(|cut| *cut).count();
+    assert!(cut > 100, "{cut} of {last} runs were cut short");
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_and_gone_on_with_ends_the_same() {
+    let (took, _, whole) = whole().await;
+    let mut runs = JoinSet::new();
+    for moment in 0..200 {
+        runs.spawn(killed_and_gone_on(Kill::At(took * moment / 200), Arc::clone(&whole)));
+    }
+    let cut = runs.join_all().await.into_iter().filter(|cut| *cut).count();
+    assert!(cut > 50, "{cut} of 200 runs were cut short");
 }
 
 #[tokio::test]

@@ -5,27 +5,32 @@ use crate::support::repo::Repo;
 use crate::support::{Done, Offbuild};
 use offbuild::sandbox::{Options, Pace, RackOptions, RegistryKind, RegistryOptions, Running, Version, serve};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// A hook that leaves a line, and stays while a file is there.
-const HOOK: &str = "#!/bin/sh\necho \"$OFFBUILD_HOOK $OFFBUILD_RACK begin\" >> \"$MARKS\"\n\
+const HOOK: &str = "#!/bin/sh\necho \"$OFFBUILD_HOOK $OFFBUILD_APP@$OFFBUILD_RACK begin\" >> \"$MARKS\"\n\
                     while [ -e \"$MARKS.hold.$OFFBUILD_HOOK\" ]; do sleep 0.05; done\n\
-                    echo \"$OFFBUILD_HOOK $OFFBUILD_RACK end\" >> \"$MARKS\"\n";
+                    echo \"$OFFBUILD_HOOK $OFFBUILD_APP@$OFFBUILD_RACK end\" >> \"$MARKS\"\n";
 
-/// App `web` on `two` (version 2) and `three` (version 3).
+/// Apps on `two` (version 2) and `three` (version 3).
 pub struct Setup {
     pub repo: Repo,
+    pub apps: Vec<&'static str>,
     sandbox: Option<Running>,
     runtime: tokio::runtime::Runtime,
     _base: Base,
 }
 
 impl Setup {
-    /// With a first commit; nothing is deployed.
+    /// App `web`, with a first commit; nothing is deployed.
     pub fn new() -> Self {
+        Self::of(&["web"])
+    }
+
+    /// Several apps that are alike.
+    pub fn of(apps: &[&'static str]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let repo = Repo::new();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -35,7 +40,7 @@ impl Setup {
             port: 0,
             password: None,
             tokens: Vec::new(),
-            apps: BTreeMap::from([("web".to_owned(), generation)]),
+            apps: apps.iter().map(|app| ((*app).to_owned(), generation)).collect(),
         };
         let options = Options {
             state: repo.dir.path().join("sandbox"),
@@ -51,14 +56,23 @@ impl Setup {
                     two: {host: \"${TWO_HOST}\", password: \"${TWO_PASSWORD}\", poll: 100ms}\n  \
                     three: {host: \"${THREE_HOST}\", password: \"${THREE_PASSWORD}\", poll: 100ms}\n\
                     defaults: {racks: [two, three]}\n";
-        repo.write("apps.yaml", yaml)
-            .write("apps/web/convox.yml", "services:\n  web:\n    build: .\n    port: 3000\n")
-            .write("apps/web/Dockerfile", format!("FROM {}\nCOPY a /a\n", base.name))
-            .write("apps/web/a", "1\n")
-            .write("apps/web/deploy/before_release.sh", HOOK)
-            .write("apps/web/deploy/after_release.sh", HOOK);
+        repo.write("apps.yaml", yaml);
+        for app in apps {
+            repo.write(&format!("apps/{app}/convox.yml"), "services:\n  web:\n    build: .\n    port: 3000\n")
+                .write(&format!("apps/{app}/Dockerfile"), format!("FROM {}\nCOPY a /a\n", base.name))
+                .write(&format!("apps/{app}/a"), format!("1 {app}\n"))
+                .write(&format!("apps/{app}/deploy/before_release.sh"), HOOK)
+                .write(&format!("apps/{app}/deploy/after_release.sh"), HOOK);
+        }
         repo.commit("First");
-        Self { repo, sandbox: Some(sandbox), runtime, _base: base }
+        Self { repo, apps: apps.to_vec(), sandbox: Some(sandbox), runtime, _base: base }
+    }
+
+    /// Replaces the configuration's defaults, and commits that.
+    pub fn configure(&self, defaults: &str) {
+        let yaml = std::fs::read_to_string(self.repo.path("apps.yaml")).unwrap();
+        self.repo.write("apps.yaml", yaml.replace("defaults: {racks: [two, three]}\n", defaults));
+        self.repo.commit("Other defaults");
     }
 
     /// Changes the app and commits that.
@@ -81,7 +95,7 @@ impl Setup {
     pub fn hold_promotes(&self, held: bool) {
         let faults = &self.sandbox.as_ref().unwrap().faults;
         for rack in ["two", "three"] {
-            let fault = format!("{rack}:web:promote-hangs").parse().unwrap();
+            let fault = format!("{rack}:promote-hangs").parse().unwrap();
             if held { faults.add(fault) } else { assert!(faults.remove(&fault)) }
         }
     }
@@ -128,11 +142,20 @@ impl Setup {
         child.wait().unwrap();
     }
 
+    /// How often an app was promoted on a rack.
+    pub fn promotes_of(&self, rack: &str, app: &str) -> usize {
+        self.answered(rack, "POST", |path| path.starts_with(&format!("/apps/{app}/")) && path.ends_with("/promote"))
+    }
+
     /// How many requests of a rack were answered well whose path has this end.
     pub fn requests(&self, rack: &str, method: &str, end: &str) -> usize {
+        self.answered(rack, method, |path| path.ends_with(end))
+    }
+
+    fn answered(&self, rack: &str, method: &str, of: impl Fn(&str) -> bool) -> usize {
         let log = std::fs::read_to_string(self.sandbox.as_ref().unwrap().request_log()).unwrap();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let wanted = |line: &Value| line["rack"] == rack && line["method"] == method && line["path"].as_str().unwrap().ends_with(end);
+        let wanted = |line: &Value| line["rack"] == rack && line["method"] == method && of(line["path"].as_str().unwrap());
         lines.filter(|line| wanted(line) && line["status"] == 200).count()
     }
 
@@ -152,12 +175,12 @@ impl Setup {
         self.run(&["status"]).code(0).stdout
     }
 
-    /// Asserts that both racks run this commit.
+    /// Asserts that both racks run this commit of every app.
     #[track_caller]
     pub fn runs(&self, commit: &str) {
-        let status = self.status();
-        assert_eq!(status.matches(&commit[..12]).count(), 2, "{status}");
-        assert_eq!(status.matches(" running ").count(), 2, "{status}");
+        let (status, targets) = (self.status(), 2 * self.apps.len());
+        assert_eq!(status.matches(&commit[..12]).count(), targets, "{status}");
+        assert_eq!(status.matches(" running ").count(), targets, "{status}");
     }
 }
 

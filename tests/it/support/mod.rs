@@ -79,14 +79,26 @@ impl Offbuild {
 
     /// The command, ready to be spawned.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_offbuild"));
+        self.prepared(Command::new(env!("CARGO_BIN_EXE_offbuild")), args)
+    }
+
+    fn prepared(&self, mut command: Command, args: &[&str]) -> Command {
         command.args(args).current_dir(&self.directory).env_clear().envs(&self.env).stdin(Stdio::null());
         command
     }
 
     /// Runs it.
     pub fn run(&self, args: &[&str]) -> Done {
-        let output = self.command(args).output().expect("the binary was built with the tests");
+        Self::done(self.command(args))
+    }
+
+    /// Runs a line of the shell that ends up in it: limits, signals.
+    pub fn shell(&self, line: &str) -> Done {
+        Self::done(self.prepared(Command::new("sh"), &["-c", line]))
+    }
+
+    fn done(mut command: Command) -> Done {
+        let output = command.output().expect("the binary was built with the tests");
         Done {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -241,6 +241,10 @@ fn help() {
               adopted, finished release hooks do not run again. APPs come before it; without any, it is
               the run's own targets. Other options are not remembered
 
+          --rerun-hooks
+              With --resume: run a hook again that was cut short, also when `hooks.repeatable` does not
+              name it
+
           --no-promote
               Stage the releases and stop before their `before_release` hooks; `offbuild promote` goes
               on
