@@ -234,8 +234,8 @@ impl<W: Write> Plain<W> {
             }
             EventKind::ReleaseAdopted { target, release, from, again, .. } if self.normal() => {
                 self.say(&target.to_string(), &format!("release {release} of run {from} is taken over"))?;
-                let hooks = again.iter().map(|stage| format!("its hook `{}` was cut short, and runs again", stage.name()));
-                hooks.map(|hook| self.say(&target.to_string(), &hook)).collect()
+                let mut hooks = again.iter().map(|stage| format!("its hook `{}` was cut short, and runs again", stage.name()));
+                hooks.try_for_each(|hook| self.say(&target.to_string(), &hook))
             }
             EventKind::RackStatus { target, .. } => self.status(target, event, state),
             EventKind::StepFinished { step, millis, outcome } => self.finished(step, outcome, *millis, state),
