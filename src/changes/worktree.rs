@@ -1,29 +1,39 @@
 //! The work tree: what is not committed, and the object a file on disk would become.
 //!
 //! What is not committed is listed by a comparison of our own (`status`: one read of the index, one walk of the directories);
-//! what that refuses, and submodules, are compared by libgit2. Three things libgit2 does not know are put right here: paths outside
+//! what that refuses, and submodules, are compared by libgit2. Four things libgit2 does not know are put right here: paths outside
 //! a sparse checkout are no deletions, a file behind a filter program (Git LFS, git-crypt) is compared as that program
-//! cleans it, and a submodule with changes of its own is not the commit it is at.
+//! cleans it, a submodule with changes of its own is not the commit it is at, and what is ignored is for git's rules to say.
 
+mod ignore;
 mod index;
+mod inner;
 mod staged;
 mod status;
 #[cfg(test)]
 mod tests;
 mod untracked;
 mod walk;
+mod wildmatch;
 
+pub(super) use inner::{is_repository, submodule_state};
+
+use self::ignore::Ignores;
+use self::inner::hash_submodule;
+use self::untracked::{Tracked, Untracked};
 use super::git::failed;
 use super::{Change, ChangeKind, TreeEntry, tree};
 use crate::error::{Error, Result};
 use crate::names::RepoPath;
 use git2::{AttrCheckFlags, AttrValue, Delta, DiffOptions, ObjectType, Oid, Repository};
+use rustix::fs::{Mode, OFlags, open};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Git's mode of a link.
 pub(super) const LINK: u32 = 0o120_000;
@@ -51,14 +61,17 @@ pub(super) fn dirty(repo: &Repository) -> Result<Vec<Change>> {
     Ok(found.into_iter().map(|(path, kind)| Change { path, kind, dirty: true }).collect())
 }
 
-/// The same by libgit2: all that differs, or what differs at these paths.
+/// The same by libgit2: all that differs, or what differs at these paths. What is untracked is not left to it (see `ignore`).
 fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[RepoPath]) -> Result<BTreeMap<RepoPath, ChangeKind>> {
     let wrong = |error: git2::Error| not_compared(&error);
     let mut index = repo.index().map_err(wrong)?;
     // A handle keeps the index it once read; git may have written it since.
     index.read(false).map_err(wrong)?;
     let mut options = DiffOptions::new();
-    options.include_untracked(true).recurse_untracked_dirs(true).include_typechange(true).disable_pathspec_match(true);
+    // Where names on disk are composed in another way than in the index, only libgit2 tells which is which.
+    let composed = repo.config().and_then(|config| config.get_bool("core.precomposeunicode")).unwrap_or(false);
+    let is_composed = |path: &[u8]| composed && !path.is_ascii();
+    options.include_untracked(composed).recurse_untracked_dirs(composed).include_typechange(true).disable_pathspec_match(true);
     for path in at {
         options.pathspec(path.as_bytes());
     }
@@ -70,10 +83,9 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[R
         let path = RepoPath::from_git(bytes);
         let kind = match delta.status() {
             Delta::Unmodified | Delta::Ignored => continue,
-            Delta::Deleted => match index.get_path(Path::new(std::ffi::OsStr::from_bytes(bytes)), 0) {
+            Delta::Untracked if !is_composed(bytes) => continue,
+            Delta::Deleted => match index.get_path(native(bytes), 0) {
                 Some(entry) if entry.flags_extended & SKIP_WORKTREE != 0 => continue,
-                // Deleted from the index, and there as an untracked file: libgit2 names only the first.
-                None if is_untracked(repo, &path)? => ChangeKind::Modified,
                 _ => ChangeKind::Deleted,
             },
             Delta::Added | Delta::Untracked => ChangeKind::Added,
@@ -84,18 +96,55 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[R
                 ChangeKind::Modified
             }
         };
-        // A path can come twice: a deleted file, and a repository in its place.
-        found.entry(path).and_modify(|known| *known = ChangeKind::Modified).or_insert(kind);
+        add(&mut found, path, kind);
+    }
+    if at.is_empty() {
+        for path in differing_outside(repo, &index)? {
+            found.entry(path).or_insert(ChangeKind::Modified);
+        }
+        let untracked = untracked_beside(repo, &index)?;
+        for path in untracked.into_iter().filter(|path| !is_composed(path.as_bytes())) {
+            add(&mut found, path, ChangeKind::Added);
+        }
     }
     Ok(found)
 }
 
-/// True when a path that the index does not have is a file on disk that is not ignored.
-fn is_untracked(repo: &Repository, path: &RepoPath) -> Result<bool> {
-    let Some(root) = repo.workdir() else { return Ok(false) };
-    let is_file = metadata(root, path)?.is_some_and(|found| found.is_file() || found.is_symlink());
-    let ignored = || repo.is_path_ignored(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())));
-    Ok(is_file && !ignored().map_err(|error| not_compared(&error))?)
+/// Adds a difference. A path can come twice: deleted from the index, and there as an untracked file or a repository.
+fn add(found: &mut BTreeMap<RepoPath, ChangeKind>, path: RepoPath, kind: ChangeKind) {
+    found.entry(path).and_modify(|known| *known = ChangeKind::Modified).or_insert(kind);
+}
+
+/// The files outside a sparse checkout that are there all the same, and are not what the index has: libgit2 does not look.
+fn differing_outside(repo: &Repository, index: &git2::Index) -> Result<Vec<RepoPath>> {
+    let is = |key: &str| repo.config().and_then(|config| config.get_bool(key)).unwrap_or(false);
+    if !is("core.sparsecheckout") || is("sparse.expectfilesoutsideofpatterns") {
+        return Ok(Vec::new());
+    }
+    let mut differing = Vec::new();
+    for entry in index.iter().filter(|entry| entry.flags_extended & SKIP_WORKTREE != 0) {
+        let path = RepoPath::from_git(entry.path);
+        if hash(repo, &path)?.is_some_and(|on_disk| (on_disk.mode, on_disk.id) != (entry.mode, entry.id.to_string())) {
+            differing.push(path);
+        }
+    }
+    Ok(differing)
+}
+
+/// What is untracked beside libgit2's index.
+fn untracked_beside(repo: &Repository, index: &git2::Index) -> Result<Vec<RepoPath>> {
+    let Some(root) = repo.workdir() else { return Ok(Vec::new()) };
+    let not_read = |error: rustix::io::Errno| Error::unusable("the work tree cannot be read").because(error);
+    let dir = open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(not_read)?;
+    let left_out = |path: &RepoPath| {
+        let entry = index.get_path(native(path.as_bytes()), 0)?;
+        (entry.flags_extended & SKIP_WORKTREE != 0).then_some(entry.id)
+    };
+    let fold = repo.config().and_then(|config| config.get_bool("core.ignorecase")).unwrap_or(false);
+    let tracked = Tracked::new(index, fold);
+    let mut untracked = Untracked::new(&dir, root, Ignores::new(repo, &dir, Box::new(left_out)));
+    untracked.add_beside(&tracked, b"");
+    Ok(untracked.found)
 }
 
 fn not_compared(error: &git2::Error) -> Error {
@@ -143,7 +192,7 @@ pub(super) fn metadata(root: &Path, path: &RepoPath) -> Result<Option<Metadata>>
         if found.as_ref().is_some_and(|dir: &Metadata| !dir.is_dir()) {
             return Ok(None);
         }
-        current.push(std::ffi::OsStr::from_bytes(part));
+        current.push(OsStr::from_bytes(part));
         found = match current.symlink_metadata() {
             Ok(metadata) => Some(metadata),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
@@ -169,7 +218,7 @@ fn file_mode(repo: &Repository, path: &RepoPath, metadata: &Metadata) -> u32 {
     if trusted {
         return if is_executable(metadata) { 0o100_755 } else { 0o100_644 };
     }
-    let known = repo.index().ok().and_then(|index| index.get_path(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())), 0));
+    let known = repo.index().ok().and_then(|index| index.get_path(native(path.as_bytes()), 0));
     known.map(|entry| entry.mode).filter(|mode| mode & 0o170_000 == 0o100_000).unwrap_or(0o100_644)
 }
 
@@ -187,7 +236,7 @@ enum Filter {
 }
 
 fn filter_of(repo: &Repository, path: &RepoPath) -> Filter {
-    let path = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+    let path = native(path.as_bytes());
     let attribute = |name: &str| {
         let value = repo.get_attr_bytes(path, name, AttrCheckFlags::FILE_THEN_INDEX).ok().flatten();
         match AttrValue::from_bytes(value) {
@@ -266,45 +315,20 @@ fn hash_with_program(repo: &Repository, path: &RepoPath, full: &Path) -> Option<
     Oid::from_str(std::str::from_utf8(&output.stdout).ok()?.trim()).ok()
 }
 
+/// A path of git's as the system has it.
+pub(super) fn native(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path))
+}
+
+/// The user's directory for git's configuration files.
+fn user_config_dir() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config"))).map(|dir| dir.join("git"))
+}
+
 /// Makes git look at the repository it is started in: inside a git hook these variables name another one.
 pub(super) fn by_place_only(command: &mut std::process::Command) {
     for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY"] {
         command.env_remove(name);
     }
-}
-
-/// The commit a submodule is at; when it has changes of its own, a hash over that commit and those changes, so that it never
-/// passes for the commit. `None` for a directory that is no repository.
-fn hash_submodule(outer: &Repository, path: &RepoPath, full: &Path) -> Result<Option<Oid>> {
-    let wrong = |error: git2::Error| failed(format!("submodule `{path}` cannot be read"), &error);
-    if full.join(".git").symlink_metadata().is_err() {
-        // A submodule that is not checked out is an empty directory: it is as the index has it.
-        let known = outer.index().ok().and_then(|index| index.get_path(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())), 0));
-        return Ok(known.filter(|entry| entry.mode == SUBMODULE).map(|entry| entry.id));
-    }
-    let inner = Repository::open(full).map_err(wrong)?;
-    let at = inner.head().ok().and_then(|head| head.target()).unwrap_or(Oid::ZERO_SHA1);
-    let changes = dirty(&inner)?;
-    if changes.is_empty() {
-        return Ok(Some(at));
-    }
-    let text = submodule_state(&at.to_string(), &changes, |path| hash(&inner, path))?;
-    Oid::hash_object(ObjectType::Blob, &text).map(Some).map_err(wrong)
-}
-
-/// What stands for a submodule that is at commit `at` and has changes of its own.
-pub(super) fn submodule_state(
-    at: &str,
-    changes: &[Change],
-    mut hash: impl FnMut(&RepoPath) -> Result<Option<TreeEntry>>,
-) -> Result<Vec<u8>> {
-    let mut text = format!("{at}\n").into_bytes();
-    for change in changes {
-        let entry = hash(&change.path)?;
-        text.extend_from_slice(entry.map_or_else(|| "-".to_owned(), |entry| format!("{:o} {}", entry.mode, entry.id)).as_bytes());
-        text.push(b' ');
-        text.extend_from_slice(change.path.as_bytes());
-        text.push(0);
-    }
-    Ok(text)
 }

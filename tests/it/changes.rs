@@ -7,6 +7,7 @@ mod flips;
 mod paths;
 mod rules;
 mod same;
+mod untracked;
 
 use offbuild::changes::base::{self, Choice};
 use offbuild::changes::{Ancestry, ChangeKind, History, git::Git, gitcli::GitCli};

@@ -203,6 +203,12 @@ impl Index {
         self.slots.binary_search_by(|slot| self.name(slot).cmp(path)).is_ok()
     }
 
+    /// The blob of a file that a sparse checkout left out.
+    pub(super) fn left_out(&self, path: &[u8]) -> Option<Oid> {
+        let place = self.slots.binary_search_by(|slot| self.name(slot).cmp(path)).ok()?;
+        Some(self.entry(place)).filter(|entry| entry.is_skipped()).and_then(|entry| Oid::from_bytes(entry.id()).ok())
+    }
+
     /// The places of the submodules, ascending.
     pub(super) fn submodules(&self) -> &[usize] {
         &self.submodules

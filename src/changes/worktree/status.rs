@@ -3,9 +3,11 @@
 //!
 //! Whatever is out of the ordinary is refused, and libgit2 asked instead: it is slower by far, and knows more.
 
+use super::ignore::Ignores;
 use super::index::Index;
+use super::untracked::Untracked;
 use super::walk::{Trust, walk};
-use super::{LINK, is_cleaned_alike, link_target, staged, untracked};
+use super::{LINK, is_cleaned_alike, link_target, staged};
 use crate::changes::ChangeKind;
 use crate::names::RepoPath;
 use git2::{Config, ObjectType, Oid, Repository, Tree};
@@ -49,13 +51,13 @@ pub(super) fn status(repo: &Repository, head: Option<&Tree<'_>>) -> Option<Statu
         let alike = |head| attributes.may_apply(path) && is_cleaned_alike(repo, head, path).unwrap_or(false);
         *kind != ChangeKind::Modified || !head.is_some_and(alike)
     });
-    let mut found = Vec::new();
+    let left_out = |path: &RepoPath| index.left_out(path.as_bytes());
+    let mut untracked = Untracked::new(&dir, root, Ignores::new(repo, &dir, Box::new(left_out)));
     for path in walked.untracked {
-        untracked::untracked(repo, &dir, &path, &mut found)?;
+        untracked.add(&path);
     }
-    for path in found {
-        // A path can come twice: deleted from the index, and there as an untracked file.
-        changes.entry(path).and_modify(|known| *known = ChangeKind::Modified).or_insert(ChangeKind::Added);
+    for path in untracked.found {
+        super::add(&mut changes, path, ChangeKind::Added);
     }
     let submodules = index.submodules().iter().map(|place| RepoPath::from_git(index.path(*place))).collect();
     Some(Status { changes, submodules })
@@ -116,12 +118,10 @@ struct Attributes<'a> {
 impl<'a> Attributes<'a> {
     fn new(repo: &Repository, config: &Config, root: &'a Path, index: &'a Index) -> Self {
         let set = |key: &str| config.get_str(key).is_ok_and(|value| !value.eq_ignore_ascii_case("false"));
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let user = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
         let files = [
             Some(repo.commondir().join("info/attributes")),
             Some(repo.path().join("info/attributes")),
-            user.map(|dir| dir.join("git/attributes")),
+            super::user_config_dir().map(|dir| dir.join("attributes")),
             Some(PathBuf::from("/etc/gitattributes")),
         ];
         let everywhere =

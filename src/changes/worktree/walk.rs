@@ -125,7 +125,8 @@ impl Walk<'_> {
             return Some(());
         }
         if on_disk.odd {
-            return None;
+            walked.modified.push(place);
+            return Some(());
         }
         let stat = statat(dir, on_disk.on_disk?, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let same_kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -194,8 +195,6 @@ pub(super) struct Listing {
     /// The names one after the other: a directory's with a slash behind it, any other's with a zero.
     names: Vec<u8>,
     places: Vec<Place>,
-    /// True when it is the root of a repository.
-    pub(super) is_repository: bool,
 }
 
 struct Place {
@@ -216,22 +215,17 @@ pub(super) struct Listed<'listing> {
 }
 
 impl Listing {
-    /// Lists the directory `path` (empty, or with a slash at its end) below `root`; `None` when it cannot be read. What lies
-    /// behind a link is not in it.
+    /// Lists the directory `path` (empty, or with a slash at its end) below `root`, but for `.git`; `None` when it cannot be read.
+    /// What lies behind a link is not in it.
     pub(super) fn of(root: &OwnedFd, path: &[u8]) -> Option<(Dir, Self)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = path.strip_suffix(b"/").unwrap_or(b".");
         let mut dir = Dir::new(openat(root.as_fd(), path, flags, Mode::empty()).ok()?).ok()?;
-        let mut listing = Self { names: Vec::new(), places: Vec::new(), is_repository: false };
+        let mut listing = Self { names: Vec::new(), places: Vec::new() };
         while let Some(entry) = dir.read() {
             let entry = entry.ok()?;
             let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            // Git never looks into one, however it is spelled.
-            if name.eq_ignore_ascii_case(b".git") {
-                listing.is_repository |= name == b".git";
+            if matches!(name, b"." | b".." | b".git") {
                 continue;
             }
             let kind = match entry.file_type() {
