@@ -143,7 +143,7 @@ impl GitCli {
     /// As `worktree` does it.
     fn hash_submodule(&self, path: &RepoPath) -> Result<Option<String>> {
         let full = path.under(&self.root);
-        if full.join(".git").symlink_metadata().is_err() {
+        if !worktree::is_checked_out(path, &full)? {
             return Ok(self.staged(path)?.filter(|entry| entry.mode == worktree::SUBMODULE).map(|entry| entry.id));
         }
         let inner = Self { root: full };

@@ -1,7 +1,7 @@
 //! The work tree: what is not committed, and the object a file on disk would become.
 //!
 //! What is not committed is listed by a comparison of our own (`status`: one read of the index, one walk of the directories);
-//! what that refuses, and submodules, are compared by libgit2. Four things libgit2 does not know are put right here: paths outside
+//! what that refuses is compared by libgit2. Four things libgit2 does not know are put right here: paths outside
 //! a sparse checkout are no deletions, a file behind a filter program (Git LFS, git-crypt) is compared as that program
 //! cleans it, a submodule with changes of its own is not the commit it is at, and what is ignored is for git's rules to say.
 
@@ -16,10 +16,10 @@ mod untracked;
 mod walk;
 mod wildmatch;
 
-pub(super) use inner::{is_repository, submodule_state};
+pub(super) use inner::{is_checked_out, submodule_state};
 
 use self::ignore::Ignores;
-use self::inner::hash_submodule;
+use self::inner::{hash_submodule, is_repository};
 use self::untracked::{Tracked, Untracked};
 use super::git::failed;
 use super::{Change, ChangeKind, TreeEntry, tree};
@@ -41,6 +41,12 @@ pub(super) const LINK: u32 = 0o120_000;
 /// Git's mode of a submodule.
 pub(super) const SUBMODULE: u32 = 0o160_000;
 
+/// The index's bits for the side of a conflict.
+const STAGE: u16 = 3 << 12;
+
+/// The index's flag for paths that are said to be as it has them.
+const ASSUME_VALID: u16 = 1 << 15;
+
 /// The index's flag for paths outside a sparse checkout.
 const SKIP_WORKTREE: u16 = 1 << 14;
 
@@ -51,18 +57,14 @@ pub(super) fn dirty(repo: &Repository) -> Result<Vec<Change>> {
         Err(_) => None,
     };
     let found = match status::status(repo, head.as_ref()) {
-        Some(status) if status.submodules.is_empty() => status.changes,
-        Some(mut status) => {
-            status.changes.extend(compared_by_libgit2(repo, head.as_ref(), &status.submodules)?);
-            status.changes
-        }
-        None => compared_by_libgit2(repo, head.as_ref(), &[])?,
+        Some(found) => found,
+        None => compared_by_libgit2(repo, head.as_ref())?,
     };
     Ok(found.into_iter().map(|(path, kind)| Change { path, kind, dirty: true }).collect())
 }
 
-/// The same by libgit2: all that differs, or what differs at these paths. What is untracked is not left to it (see `ignore`).
-fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[RepoPath]) -> Result<BTreeMap<RepoPath, ChangeKind>> {
+/// The same by libgit2. What is untracked is not left to it (see `ignore`), and of what is in submodules it sees less than all.
+fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>) -> Result<BTreeMap<RepoPath, ChangeKind>> {
     let wrong = |error: git2::Error| not_compared(&error);
     let mut index = repo.index().map_err(wrong)?;
     // A handle keeps the index it once read; git may have written it since.
@@ -71,10 +73,7 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[R
     // Where names on disk are composed in another way than in the index, only libgit2 tells which is which.
     let composed = repo.config().and_then(|config| config.get_bool("core.precomposeunicode")).unwrap_or(false);
     let is_composed = |path: &[u8]| composed && !path.is_ascii();
-    options.include_untracked(composed).recurse_untracked_dirs(composed).include_typechange(true).disable_pathspec_match(true);
-    for path in at {
-        options.pathspec(path.as_bytes());
-    }
+    options.include_untracked(composed).recurse_untracked_dirs(composed).include_typechange(true);
     let diff = repo.diff_tree_to_workdir_with_index(head, Some(&mut options)).map_err(wrong)?;
     let mut found = BTreeMap::new();
     for delta in diff.deltas() {
@@ -98,14 +97,15 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>, at: &[R
         };
         add(&mut found, path, kind);
     }
-    if at.is_empty() {
-        for path in differing_outside(repo, &index)? {
-            found.entry(path).or_insert(ChangeKind::Modified);
-        }
-        let untracked = untracked_beside(repo, &index)?;
-        for path in untracked.into_iter().filter(|path| !is_composed(path.as_bytes())) {
-            add(&mut found, path, ChangeKind::Added);
-        }
+    for path in differing_outside(repo, &index)? {
+        found.entry(path).or_insert(ChangeKind::Modified);
+    }
+    for (path, kind) in differing_submodules(repo, &index)? {
+        found.entry(path).or_insert(kind);
+    }
+    let untracked = untracked_beside(repo, &index)?;
+    for path in untracked.into_iter().filter(|path| !is_composed(path.as_bytes())) {
+        add(&mut found, path, ChangeKind::Added);
     }
     Ok(found)
 }
@@ -127,6 +127,18 @@ fn differing_outside(repo: &Repository, index: &git2::Index) -> Result<Vec<RepoP
         if hash(repo, &path)?.is_some_and(|on_disk| (on_disk.mode, on_disk.id) != (entry.mode, entry.id.to_string())) {
             differing.push(path);
         }
+    }
+    Ok(differing)
+}
+
+/// The submodules that are not what the index has.
+fn differing_submodules(repo: &Repository, index: &git2::Index) -> Result<Vec<(RepoPath, ChangeKind)>> {
+    let Some(root) = repo.workdir() else { return Ok(Vec::new()) };
+    let looked_at = |entry: &git2::IndexEntry| entry.flags & (STAGE | ASSUME_VALID) == 0 && entry.flags_extended & SKIP_WORKTREE == 0;
+    let mut differing = Vec::new();
+    for entry in index.iter().filter(|entry| entry.mode == SUBMODULE && looked_at(entry)) {
+        let path = RepoPath::from_git(entry.path);
+        differing.extend(inner::differs(root, &path, &entry.id.to_string())?.map(|kind| (path, kind)));
     }
     Ok(differing)
 }
@@ -170,9 +182,10 @@ pub(super) fn hash(repo: &Repository, path: &RepoPath) -> Result<Option<TreeEntr
     let full = path.under(root);
     let (mode, id) = if metadata.is_symlink() {
         let target = link_target(path, &full)?;
-        (LINK, Oid::hash_object(ObjectType::Blob, &target).map_err(|error| failed(format!("`{path}` cannot be hashed"), &error))?)
+        let id = Oid::hash_object(ObjectType::Blob, &target).map_err(|error| failed(format!("`{path}` cannot be hashed"), &error))?;
+        (LINK, id.to_string())
     } else if metadata.is_file() {
-        (file_mode(repo, path, &metadata), hash_file(repo, path, &full)?)
+        (file_mode(repo, path, &metadata), hash_file(repo, path, &full)?.to_string())
     } else if metadata.is_dir() {
         match hash_submodule(repo, path, &full)? {
             Some(id) => (SUBMODULE, id),
@@ -181,7 +194,7 @@ pub(super) fn hash(repo: &Repository, path: &RepoPath) -> Result<Option<TreeEntr
     } else {
         return Ok(None);
     };
-    Ok(Some(TreeEntry { path: path.clone(), mode, id: id.to_string() }))
+    Ok(Some(TreeEntry { path: path.clone(), mode, id }))
 }
 
 /// What is at `path`, or `None`. What lies behind a link is not in the repository, so a link on the way counts as nothing.

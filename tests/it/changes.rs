@@ -7,6 +7,7 @@ mod flips;
 mod paths;
 mod rules;
 mod same;
+mod submodules;
 mod untracked;
 
 use offbuild::changes::base::{self, Choice};

@@ -5,7 +5,7 @@
 //!
 //! Its checksum is not looked at, as git does not either; order and bounds are.
 
-use super::SUBMODULE;
+use super::{ASSUME_VALID, SKIP_WORKTREE, STAGE, SUBMODULE};
 use git2::Oid;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,11 +17,8 @@ const FIXED: usize = 60;
 /// Bytes of an object id, which also is the checksum at the end.
 const ID: usize = 20;
 
-const ASSUME_VALID: u16 = 1 << 15;
 const EXTENDED: u16 = 1 << 14;
-const STAGE: u16 = 3 << 12;
 const NAME_LENGTH: u16 = 0xfff;
-const SKIP_WORKTREE: u16 = 1 << 14;
 const INTENT_TO_ADD: u16 = 1 << 13;
 
 /// The index.
@@ -256,6 +253,11 @@ impl<'index> Entry<'index> {
     /// True when it is outside a sparse checkout.
     pub(super) fn is_skipped(self) -> bool {
         self.flags() & EXTENDED != 0 && short(self.fixed, FIXED + 2).unwrap_or_default() & SKIP_WORKTREE != 0
+    }
+
+    /// True unless it is as the index has it, whatever is on disk.
+    pub(super) fn is_looked_at(self) -> bool {
+        !self.is_assumed() && !self.is_skipped()
     }
 
     /// What the file was like.

@@ -1,7 +1,6 @@
 //! What is staged: HEAD's tree against the index. Where the index knows which tree a directory would be committed as, equal
 //! directories are passed over without a look at their entries.
 
-use super::SUBMODULE;
 use super::index::{Cached, Index};
 use crate::changes::ChangeKind;
 use crate::names::RepoPath;
@@ -13,7 +12,7 @@ use std::ops::Range;
 /// Git's mode of a directory.
 const DIRECTORY: u32 = 0o040_000;
 
-/// The paths that differ between HEAD and the index; `None` when a submodule is among them, or HEAD cannot be read.
+/// The paths that differ between HEAD and the index; `None` when HEAD cannot be read.
 pub(super) fn staged(repo: &Repository, head: Option<Oid>, index: &Index) -> Option<BTreeMap<RepoPath, ChangeKind>> {
     if head.is_some() && index.tree() == head {
         return Some(BTreeMap::new());
@@ -68,9 +67,6 @@ impl Comparing<'_> {
             let old = old.map(|old| old.what);
             if old.is_some_and(|(mode, id)| entry.is_some_and(|entry| entry.mode() == mode && entry.id() == id.as_bytes())) {
                 continue;
-            }
-            if entry.is_some_and(|entry| entry.mode() == SUBMODULE) || old.is_some_and(|(mode, _)| mode == SUBMODULE) {
-                return None;
             }
             let kind = match (old, entry) {
                 (Some(_), Some(_)) => ChangeKind::Modified,

@@ -7,7 +7,7 @@ use super::ignore::Ignores;
 use super::index::Index;
 use super::untracked::Untracked;
 use super::walk::{Trust, walk};
-use super::{LINK, is_cleaned_alike, link_target, staged};
+use super::{LINK, inner, is_cleaned_alike, link_target, staged};
 use crate::changes::ChangeKind;
 use crate::names::RepoPath;
 use git2::{Config, ObjectType, Oid, Repository, Tree};
@@ -16,23 +16,23 @@ use rustix::fs::{Mode, OFlags, open};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// What differs between HEAD and the work tree, but for the submodules, which are for libgit2 to judge.
-pub(super) struct Status {
-    /// The paths, and how.
-    pub(super) changes: BTreeMap<RepoPath, ChangeKind>,
-    /// The submodules of the index.
-    pub(super) submodules: Vec<RepoPath>,
-}
-
-/// Compares; `None` when libgit2 should.
-pub(super) fn status(repo: &Repository, head: Option<&Tree<'_>>) -> Option<Status> {
+/// What differs between HEAD and the work tree; `None` when libgit2 should compare.
+pub(super) fn status(repo: &Repository, head: Option<&Tree<'_>>) -> Option<BTreeMap<RepoPath, ChangeKind>> {
     let config = repo.config().and_then(|mut config| config.snapshot()).ok()?;
     let trust = trust(&config)?;
     let root = repo.workdir()?;
     let index = Index::read(&repo.path().join("index"))?;
     let mut changes = staged::staged(repo, head.map(Tree::id), &index)?;
     let dir = open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let walked = walk(&index, &dir, trust)?;
+    let mut walked = walk(&index, &dir, trust)?;
+    for place in index.submodules().iter().copied().filter(|place| index.entry(*place).is_looked_at()) {
+        let id = Oid::from_bytes(index.entry(place).id()).ok()?.to_string();
+        match inner::differs(root, &RepoPath::from_git(index.path(place)), &id).ok()? {
+            Some(ChangeKind::Deleted) => walked.deleted.push(place),
+            Some(_) => walked.modified.push(place),
+            None => {}
+        }
+    }
     let mut attributes = Attributes::new(repo, &config, root, &index);
     let differing = settle(repo, root, &index, &mut attributes, &walked.unsure)?;
     for place in walked.modified.into_iter().chain(differing) {
@@ -59,8 +59,7 @@ pub(super) fn status(repo: &Repository, head: Option<&Tree<'_>>) -> Option<Statu
     for path in untracked.found {
         super::add(&mut changes, path, ChangeKind::Added);
     }
-    let submodules = index.submodules().iter().map(|place| RepoPath::from_git(index.path(*place))).collect();
-    Some(Status { changes, submodules })
+    Some(changes)
 }
 
 /// The settings that say what counts; `None` where file names or links are not what they are on Linux.

@@ -158,7 +158,7 @@ fn some_event() -> impl Strategy<Value = Event> {
         1 => proptest::sample::select(ignores.to_vec()).prop_map(|rule| Event::Ignore("../user".to_owned(), rule)),
         1 => some_dir().prop_map(|dir| Event::Link(format!("{dir}.gitignore"))),
         1 => (some_dir(), proptest::sample::select(attributes.to_vec())).prop_map(|(dir, rule)| Event::Attributes(dir, rule)),
-        2 => (some_path(), 0..4_u8).prop_map(|(path, kind)| Event::Nested(path, kind)),
+        2 => (some_path(), 0..6_u8).prop_map(|(path, kind)| Event::Nested(path, kind)),
         8 => (proptest::sample::select(of_path.to_vec()), some_path()).prop_map(with_path),
         1 => (proptest::sample::select(rarely.to_vec()), some_path()).prop_map(with_path),
         8 => proptest::sample::select(plain.to_vec()).prop_map(move |command| Event::Git(words(command))),
@@ -213,6 +213,10 @@ fn happen(repo: &Repo, event: &Event) {
                     git(&at(path), &["init", "-q"]);
                 }
                 2 => repo.write(&format!("{path}/.git/config"), ""),
+                // One with a commit can be added as a submodule.
+                3 | 4 => {
+                    [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "inside"]].iter().for_each(|args| git(&at(path), args))
+                }
                 _ => repo.write(&format!("{path}/.git"), "gitdir: nowhere\n"),
             }
         }
@@ -230,12 +234,12 @@ fn three_ways(repo: &Repo) -> (Option<Found>, Found, Found) {
     let walked = {
         let repo = repo.open();
         let head = repo.head().ok().map(|head| head.peel_to_tree().unwrap());
-        status(&repo, head.as_ref()).map(|status| shown(status.changes))
+        status(&repo, head.as_ref()).map(shown)
     };
     let listed = {
         let repo = repo.open();
         let head = repo.head().ok().map(|head| head.peel_to_tree().unwrap());
-        shown(compared_by_libgit2(&repo, head.as_ref(), &[]).unwrap())
+        shown(compared_by_libgit2(&repo, head.as_ref()).unwrap())
     };
     let said = GitCli::open(&repo.root).unwrap().dirty().unwrap();
     (walked, listed, shown(said.into_iter().map(|change| (change.path, change.kind))))
