@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
 use git2::{ErrorClass, ErrorCode, Oid, Repository, RepositoryOpenFlags};
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use time::OffsetDateTime;
@@ -24,7 +25,7 @@ pub struct Git {
 
 impl Git {
     /// Opens the repository that `dir` lies in; `None` when it is of a kind that only the git program reads (reftable, SHA-256
-    /// objects, a sparse index, a clone without trees).
+    /// objects, a sparse or split index, a clone without trees).
     ///
     /// Fails when there is none, when it has no work tree and when it belongs to another user.
     pub fn open(dir: &Path) -> Result<Option<Self>> {
@@ -32,7 +33,7 @@ impl Git {
         git2::opts::strict_hash_verification(false);
         // Not `discover`, which forgets where a `.git` file stood: the work tree of a git directory elsewhere.
         let repo = match Repository::open_ext(dir, RepositoryOpenFlags::CROSS_FS, std::iter::empty::<&Path>()) {
-            Ok(repo) if is_partial(&repo) => return Ok(None),
+            Ok(repo) if is_partial(&repo) || is_split(&repo) => return Ok(None),
             Ok(repo) => repo,
             Err(error) if error.class() == ErrorClass::Repository && is_unreadable(&error) => return Ok(None),
             Err(error) => return Err(not_opened(dir, &error)),
@@ -286,6 +287,14 @@ fn not_opened(dir: &Path, error: &git2::Error) -> Error {
 fn is_unreadable(error: &git2::Error) -> bool {
     let text = error.message();
     text.contains("unsupported extension") || text.contains("unknown object format") || text.contains("repository version")
+}
+
+/// True when the index is split into one that is shared and what differs from it. The shared one lies beside it, and may stay there
+/// when the index is whole again.
+fn is_split(repo: &Repository) -> bool {
+    let Ok(beside) = repo.path().read_dir() else { return false };
+    let shared = beside.flatten().any(|entry| entry.file_name().as_bytes().starts_with(b"sharedindex."));
+    shared && repo.index().is_err()
 }
 
 /// True when libgit2 opens it but would stumble later: over directories in the index, or over trees that were never fetched.

@@ -577,6 +577,10 @@ fn what_libgit2_cannot_read_is_read_through_git() {
     repo.git(&["sparse-checkout", "set", "--sparse-index", "apps/a"]);
     check("sparse index", &repo.root, &base, &head);
     repo.git(&["sparse-checkout", "disable"]);
+    repo.git(&["update-index", "--split-index"]);
+    check("split index", &repo.root, &base, &head);
+    repo.git(&["update-index", "--no-split-index"]);
+    assert!(Git::open(&repo.root).unwrap().is_some(), "whole again");
     // libgit2 reads a clone without contents, up to a content that is not there.
     let blobless = repo.clone("blobless", &["--filter=blob:none"]);
     let reader = Git::open(&blobless).unwrap().unwrap();

@@ -61,6 +61,8 @@ fn every_kind_of_repository_gives_the_same_answers() {
     let sparse = plain.clone("sparse", &[]);
     git(&sparse, &["sparse-checkout", "set", "--sparse-index", "apps", "libs"]);
     assert!(!sparse.join("docs").exists());
+    let split = plain.clone("split", &[]);
+    git(&split, &["update-index", "--split-index"]);
     edit(&origin);
     let expected = answers(&plain, &origin);
     // That there is something to compare: committed, not committed, removed, unowned, and what waits.
@@ -75,6 +77,7 @@ fn every_kind_of_repository_gives_the_same_answers() {
         ("reftable", &reftable, reftable.root.as_path(), false),
         ("SHA-256", &sha256, sha256.root.as_path(), false),
         ("sparse index", &plain, sparse.as_path(), false),
+        ("split index", &plain, split.as_path(), false),
         ("tree-less clone", &plain, treeless.as_path(), false),
         ("blob-less clone", &plain, blobless.as_path(), true),
     ] {
