@@ -44,13 +44,39 @@ pub struct Survey<'a> {
 
 /// What was asked so far: comparisons by base, what is not committed, how HEAD stands to live commits.
 #[derive(Default)]
-pub struct Known(Mutex<BTreeMap<CommitId, Arc<Compared>>>, Mutex<Option<Arc<Affected>>>, Mutex<BTreeMap<CommitId, Ancestry>>);
+pub struct Known(Answers<Arc<Compared>>, Mutex<Option<Arc<Affected>>>, Answers<Ancestry>);
 
 impl Known {
     /// Every comparison made, by base.
     #[must_use]
     pub fn all(&self) -> BTreeMap<CommitId, Arc<Compared>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let slots = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = |slot: &Slot<Arc<Compared>>| slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        slots.iter().filter_map(|(base, slot)| Some((base.clone(), found(slot)?))).collect()
+    }
+}
+
+/// An answer, once there is one.
+type Slot<T> = Arc<Mutex<Option<T>>>;
+
+/// Answers by commit, each found once: who asks while another finds it waits for that, and for no other commit.
+struct Answers<T>(Mutex<BTreeMap<CommitId, Slot<T>>>);
+
+impl<T> Default for Answers<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Answers<T> {
+    /// The answer for `commit`; one that could not be found is looked for again.
+    fn of(&self, commit: &CommitId, find: impl FnOnce() -> Result<T>) -> Result<T> {
+        let slot = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(commit.clone()).or_default());
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*slot {
+            return Ok(found.clone());
+        }
+        Ok(slot.insert(find()?).clone())
     }
 }
 
@@ -103,10 +129,10 @@ impl Survey<'_> {
 
     /// What differs between `base` and HEAD, compared once.
     pub fn compared(&self, base: &CommitId) -> Result<Arc<Compared>> {
-        let known = || self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(compared) = known().get(base) {
-            return Ok(compared.clone());
-        }
+        self.known.0.of(base, || self.compare(base))
+    }
+
+    fn compare(&self, base: &CommitId) -> Result<Arc<Compared>> {
         let changes = self.history.changes(base, self.head)?;
         let mut affected = self.matcher.affected(&changes);
         affected.apply(self.unowned, self.matcher.inputs())?;
@@ -115,20 +141,12 @@ impl Survey<'_> {
             Some(digests) if changes.iter().chain(self.dirty).any(touched) => digests(base),
             _ => None,
         };
-        let compared = Arc::new(Compared { changes, affected, digests });
-        known().insert(base.clone(), compared.clone());
-        Ok(compared)
+        Ok(Arc::new(Compared { changes, affected, digests }))
     }
 
     /// How HEAD stands to a live commit, asked once.
     fn ancestry(&self, live: &CommitId) -> Result<Ancestry> {
-        let known = || self.known.2.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ancestry) = known().get(live) {
-            return Ok(*ancestry);
-        }
-        let ancestry = self.history.ancestry(self.head, live)?;
-        known().insert(live.clone(), ancestry);
-        Ok(ancestry)
+        self.known.2.of(live, || self.history.ancestry(self.head, live))
     }
 
     /// What the uncommitted changes touch.
@@ -178,10 +196,10 @@ impl Survey<'_> {
             }
         };
         let compared = self.compared(commit)?;
-        let (changed, near) = (of(&compared.affected.reasons, app), of(&compared.affected.near, app));
+        let changed = of(&compared.affected.reasons, app);
         // An app that was not configured then is a new one.
         let config_changed = compared.digests.as_ref().is_some_and(|digests| digests.get(app).map(String::as_str) != Some(app_digest));
-        Ok((Basis::Commit { commit: commit.clone(), source, changed, near }, config_changed))
+        Ok((Basis::Commit { commit: commit.clone(), source, changed }, config_changed))
     }
 
     /// The commit a live release names, from the best place that names one.

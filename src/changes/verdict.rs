@@ -210,8 +210,6 @@ pub enum Basis {
         source: BaseSource,
         /// The app's inputs that differ between it and HEAD.
         changed: Vec<PathReason>,
-        /// Its paths that an ignore rule took out.
-        near: Vec<PathReason>,
     },
     /// A commit that is not here.
     Missing {
@@ -298,8 +296,6 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Every reason to deploy, those a guard overruled among them.
     pub reasons: Vec<Reason>,
-    /// Paths of the app that changed and that an ignore rule took out.
-    pub near: Vec<PathReason>,
     /// The commit that was compared with.
     pub base: Option<CommitId>,
     /// Where it came from.
@@ -312,7 +308,7 @@ impl Decision {
     /// The decision for an app whose directory is gone.
     #[must_use]
     pub fn removed() -> Self {
-        Self { verdict: Verdict::Removed, reasons: Vec::new(), near: Vec::new(), base: None, base_source: None, notes: Vec::new() }
+        Self { verdict: Verdict::Removed, reasons: Vec::new(), base: None, base_source: None, notes: Vec::new() }
     }
 
     /// The reason that `--strict-base` makes an error of.
@@ -356,10 +352,9 @@ fn collect(facts: &Facts, decision: &mut Decision) {
     let exact = recorded.zip(facts.fingerprint.as_ref());
     let equal = exact.is_some_and(|(recorded, now)| recorded.fingerprint == *now);
     match &facts.basis {
-        Basis::Commit { commit, source, changed, near } => {
+        Basis::Commit { commit, source, changed } => {
             decision.base = Some(commit.clone());
             decision.base_source = Some(source.clone());
-            decision.near.clone_from(near);
             if matches!(source, BaseSource::Revision | BaseSource::Description) {
                 decision.notes.push(format!("compared with {source}"));
             }

@@ -166,7 +166,11 @@ impl Repository {
         };
         let Some((rules, asked)) = made.to_bytes() else { return Ok(None) };
         // Rules that cannot be kept are derived again the next time.
-        let _ = self.keep(ASKED, &asked).and_then(|()| self.keep(RULES, &rules));
+        if let Err(error) = self.keep(ASKED, &asked).and_then(|()| self.keep(RULES, &rules))
+            && global.verbose
+        {
+            eprintln!("note: the rules cannot be kept in `.offbuild/cache`, so each `changed` derives them again: {error}");
+        }
         Ok(Some(rules))
     }
 
@@ -210,10 +214,10 @@ fn judge(
     for (app, racks) in book.apps() {
         for rack in racks {
             let source = BaseSource::Given(base.source.clone());
-            let (changed, near) = (of(&affected.reasons, &app), of(&affected.near, &app));
+            let changed = of(&affected.reasons, &app);
             let facts = Facts {
                 state: State::Unasked,
-                basis: Basis::Commit { commit: base.commit.clone(), source, changed, near },
+                basis: Basis::Commit { commit: base.commit.clone(), source, changed },
                 dirty: of(&uncommitted.reasons, &app),
                 rolled_back: None,
                 app_digest: String::new(),

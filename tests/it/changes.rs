@@ -7,6 +7,7 @@ mod flips;
 mod paths;
 mod rules;
 mod same;
+mod shared;
 mod submodules;
 mod untracked;
 

@@ -22,7 +22,7 @@ fn calm() -> Facts {
             recorded: Some(Recorded::new(print(1), "cafe0000", false)),
             commit: Some((id('1'), Ancestry::Descendant)),
         },
-        basis: Basis::Commit { commit: id('1'), source: BaseSource::Build, changed: vec![], near: vec![] },
+        basis: Basis::Commit { commit: id('1'), source: BaseSource::Build, changed: vec![] },
         dirty: vec![],
         rolled_back: None,
         app_digest: "cafe0000ff".to_owned(),
@@ -33,7 +33,7 @@ fn calm() -> Facts {
 
 fn changed() -> Facts {
     Facts {
-        basis: Basis::Commit { commit: id('1'), source: BaseSource::Build, changed: vec![path("web/x", false)], near: vec![] },
+        basis: Basis::Commit { commit: id('1'), source: BaseSource::Build, changed: vec![path("web/x", false)] },
         fingerprint: Some(print(2)),
         ..calm()
     }
@@ -70,13 +70,8 @@ fn verdicts() {
     let none = Wishes::default();
     let all = Wishes { all: true, ..none };
     let rolled_back = |changed_since| Some(RolledBack { from: Some(id('2')), changed_since });
-    let weak = Basis::Commit { commit: id('1'), source: BaseSource::Revision, changed: vec![], near: vec![] };
-    let given = Basis::Commit {
-        commit: id('3'),
-        source: BaseSource::Given("`--base x`".to_owned()),
-        changed: vec![path("web/x", false)],
-        near: vec![],
-    };
+    let weak = Basis::Commit { commit: id('1'), source: BaseSource::Revision, changed: vec![] };
+    let given = Basis::Commit { commit: id('3'), source: BaseSource::Given("`--base x`".to_owned()), changed: vec![path("web/x", false)] };
     let one = "modified web/x (directory web)";
     let table: Vec<(&str, Facts, Wishes, String)> = vec![
         ("nothing changed", calm(), none, "up-to-date: ".into()),
@@ -202,6 +197,6 @@ fn verdicts() {
 fn what_could_not_be_checked_is_noted() {
     let facts = Facts { basis: missing(), fingerprint: Some(print(2)), ..calm() };
     insta::assert_snapshot!(decide(&facts, Wishes::default()).notes.join("\n"), @"compared by fingerprint: the live build's commit: is not in this shallow clone, so whether it is older than HEAD is not checked; run `git fetch --unshallow origin`");
-    let weak = Basis::Commit { commit: id('1'), source: BaseSource::Revision, changed: vec![], near: vec![] };
+    let weak = Basis::Commit { commit: id('1'), source: BaseSource::Revision, changed: vec![] };
     insta::assert_snapshot!(decide(&Facts { basis: weak, ..calm() }, Wishes::default()).notes.join("\n"), @"compared with `REVISION` of the live release (weak: its build records no commit)");
 }

@@ -236,6 +236,14 @@ fn what_is_not_committed_counts_unless_commits_are_asked_for() {
     std::fs::remove_dir_all(cache).unwrap();
     assert_eq!(changed(&["--committed"]), "web\n");
     assert_eq!(repo.git(&["status", "--porcelain"]), " M apps/api/a.txt\n?? apps/jobs/new.txt");
+    // Where nothing can be kept, the answer is the same, and `-v` says why it takes longer.
+    let cache = repo.path(".offbuild/cache");
+    std::fs::remove_dir_all(&cache).unwrap();
+    std::fs::write(&cache, "").unwrap();
+    for (more, times) in [(&["changed", "-v"][..], 1), (&["changed"], 0)] {
+        let done = offbuild.run(&[more, &["--base", "HEAD~1", "--committed", "--format", "names"]].concat()).code(0);
+        assert_eq!((done.stdout.as_str(), done.stderr.matches("cannot be kept in `.offbuild/cache`").count()), ("web\n", times));
+    }
 }
 
 /// What an app's inputs are derived from changes, and then a file that only the new rules make an input, or that only the old
