@@ -295,3 +295,30 @@ fn the_walk_libgit2_and_git_agree() {
     result.unwrap();
     assert!(walked.get() * 3 > asked.get() * 2, "only {} of {} were not left to libgit2", walked.get(), asked.get());
 }
+
+/// A file whose entry is not older than the index may have changed after it, in the same moment: only its content tells.
+#[test]
+fn a_change_in_the_moment_the_index_was_written_is_seen() {
+    let moment = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 500_000_000);
+    let set = |path: &Path, time: SystemTime| std::fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+    for (index_written, name) in [
+        (moment, "in the same nanosecond"),
+        (moment - Duration::from_nanos(1), "before the file"),
+        (moment - Duration::from_millis(500), "in whole seconds, as some file systems keep them"),
+    ] {
+        let repo = Repo::new();
+        let (file, index) = (repo.root.join("a"), repo.root.join(".git/index"));
+        // Else the time of the change to the inode would tell.
+        repo.git(&["config", "core.trustctime", "false"]);
+        repo.write("a", "1");
+        set(&file, moment);
+        repo.git(&["add", "-A"]);
+        repo.git(&["commit", "-q", "-m", "one"]);
+        repo.write("a", "2");
+        set(&file, moment);
+        set(&index, index_written);
+        let (by_walk, by_libgit2, by_git) = three_ways(&repo);
+        let seen = Found::from([("a".to_owned(), ChangeKind::Modified)]);
+        assert_eq!((by_walk, by_libgit2, by_git), (Some(seen.clone()), seen.clone(), seen), "{name}");
+    }
+}
