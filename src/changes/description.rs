@@ -66,15 +66,30 @@ fn is_plain(c: char) -> bool {
 /// Reads what a description records. `None` when it is not offbuild's, or of a version whose fingerprints mean something else.
 #[must_use]
 pub fn recorded_in(description: &str) -> Option<Recorded> {
-    // The last one: a subject may quote another description.
-    let start = description.rfind(&format!("[fp{VERSION}:"))?;
-    let facts = description[start + 1..].split(']').next()?;
-    let word = |prefix: &str| facts.split(' ').find_map(|word| word.strip_prefix(prefix));
+    let facts = facts(description)?;
+    let word = |prefix: &str| word(facts, prefix);
     Some(Recorded {
         fingerprint: Fingerprint::new(word(&format!("fp{VERSION}:"))?).ok()?,
         config: word("cfg:").unwrap_or_default().to_owned(),
         dirty: facts.split(' ').any(|word| word == "dirty"),
     })
+}
+
+/// The part in brackets.
+fn facts(description: &str) -> Option<&str> {
+    // The last one: a subject may quote another description.
+    let start = description.rfind(&format!("[fp{VERSION}:"))?;
+    description[start + 1..].split(']').next()
+}
+
+fn word<'f>(facts: &'f str, prefix: &str) -> Option<&'f str> {
+    facts.split(' ').find_map(|word| word.strip_prefix(prefix))
+}
+
+/// Reads the run that made the build.
+#[must_use]
+pub fn run_in(description: &str) -> Option<RunId> {
+    RunId::new(word(facts(description)?, "run:")?).ok()
 }
 
 /// Reads the fingerprint a description records.
@@ -102,7 +117,7 @@ mod tests {
             text,
             "Fix the _login_ page [fp1:070707070707070707070707 cfg:89abcdef run:20261122-213000-1f2e] https://ci.example.com/run/7"
         );
-        assert_eq!(recorded_in(&text), Some(recorded(false)));
+        assert_eq!((recorded_in(&text), run_in(&text)), (Some(recorded(false)), Some(run())));
         assert_eq!(recorded_in(&describe("", &recorded(true), &run(), None)), Some(recorded(true)));
     }
 

@@ -6,7 +6,7 @@
 
 use super::read::AllLive;
 use super::world::{World, rack_error};
-use crate::changes::description::fingerprint_in;
+use crate::changes::description::{fingerprint_in, run_in};
 use crate::config::App;
 use crate::error::{Error, Result};
 use crate::event::{EventKind, Stage, TargetOutcome};
@@ -118,8 +118,13 @@ impl Earlier {
         let mut staged = Staged::default();
         for (app, on) in world.targets() {
             let target = super::world::target(app, on);
-            let Some((run, state, build, release)) = self.last_staged(&target) else { continue };
             let (Some(rack), Some(Ok(now))) = (racks.get(&target.rack), live.get(&target)) else { continue };
+            let Some((run, state, build, release)) = self.last_staged(&target) else {
+                if let Some(candidate) = self.unrecorded(&world.head.commit.id, &on.name, now, rack).await {
+                    staged.candidates.insert(target, candidate);
+                }
+                continue;
+            };
             let Some(known) = state.targets.get(&target) else { continue };
             let is_live = now.release.as_ref().is_some_and(|live| live.id == *release);
             let deployed = matches!(known.outcome, Some(TargetOutcome::Deployed { .. }));
@@ -160,6 +165,27 @@ impl Earlier {
             staged.candidates.insert(target, candidate);
         }
         Ok(staged)
+    }
+
+    /// A release of this commit on top of the active one that no journal here tells of: left on another machine, or by a run that
+    /// was killed before it heard of it. None of its hooks is known to have run.
+    async fn unrecorded(&self, head: &CommitId, app: &str, now: &Live, rack: &Arc<dyn Rack>) -> Option<Candidate> {
+        let newer = now.newer.as_ref().filter(|newer| self.use_of != Use::Promote && newer.commit.as_ref() == Some(head))?;
+        let from = run_in(&newer.build_description)?;
+        // A rack that does not tell is no reason to fail: staging anew is as right, only slower.
+        let found = found_of(rack.release(app, &newer.id).await.ok()??)?;
+        Some(Candidate {
+            from,
+            build: found.build.clone(),
+            release: newer.id.clone(),
+            before: now.release.as_ref().map(|release| release.id.clone()),
+            found: Some(found),
+            newest: true,
+            done: BTreeSet::new(),
+            cut_short: BTreeSet::new(),
+            stuck: BTreeSet::new(),
+            required: false,
+        })
     }
 
     /// The hooks of a release that have run to their end, and those that were begun and did not: of each, the last run that began it

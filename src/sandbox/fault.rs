@@ -15,6 +15,8 @@ pub const REGISTRY: &str = "registry";
 pub enum Fault {
     /// Builds on the rack fail.
     RackBuildFails,
+    /// Builds on the rack do not end before this fault does.
+    RackBuildHangs,
     /// A promote is accepted and then rolled back.
     PromoteRollsBack,
     /// A promote is accepted and does not end before this fault does; `cancel` ends it too.
@@ -42,6 +44,7 @@ pub enum Fault {
 /// Every fault without a value: its word, and what it does, for people.
 const WORDS: &[(&str, Fault, &str)] = &[
     ("rack-build-fails", Fault::RackBuildFails, "builds on the rack fail"),
+    ("rack-build-hangs", Fault::RackBuildHangs, "builds on the rack do not end before this fault does"),
     ("promote-rolls-back", Fault::PromoteRollsBack, "a promote is accepted and then rolled back"),
     ("promote-hangs", Fault::PromoteHangs, "a promote is accepted and does not end before this fault does"),
     ("promote-answer-lost", Fault::PromoteAnswerLost, "once: a promote takes, its answer never arrives"),

@@ -5,6 +5,7 @@ mod journals;
 mod kills;
 mod setup;
 
+use crate::support::world::wait_for;
 use setup::Setup;
 
 /// Both hooks on both racks, once each, begun and ended.
@@ -91,6 +92,23 @@ fn a_plain_deploy_after_a_kill_before_the_promotes_ends_the_same() {
     setup.runs(&setup.repo.git(&["rev-parse", "HEAD"]));
     assert_eq!(setup.promotes(), [1, 1]);
     assert_eq!(["two", "three"].map(|rack| setup.requests(rack, "POST", "/builds")), [1, 1]);
+}
+
+#[test]
+fn a_release_that_no_journal_tells_of_is_taken_over_from_the_racks_word() {
+    for how in [["deploy", "web@two"].as_slice(), &["deploy", "--resume"]] {
+        let setup = Setup::new();
+        let builds = || setup.requests("two", "POST", "/builds");
+        setup.hold_builds(true);
+        setup.killed(&["deploy", "web@two"], |_| builds() == 1);
+        setup.hold_builds(false);
+        // The rack goes on without the run, which never heard of this release.
+        wait_for(|| setup.run(&["plan", "web@two"]).code(0).stdout.contains("is taken over"));
+        setup.run(how).code(0).says("is taken over");
+        assert!(setup.status().contains(&setup.repo.git(&["rev-parse", "HEAD"])[..12]));
+        assert_eq!((builds(), setup.promotes()), (1, [1, 0]), "{how:?}");
+        assert_eq!(setup.marks(), ALL.into_iter().filter(|mark| mark.contains("@two")).collect::<Vec<_>>(), "{how:?}");
+    }
 }
 
 #[test]

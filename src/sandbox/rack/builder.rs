@@ -78,6 +78,9 @@ async fn build(rack: &Arc<Rack>, job: &Job) -> Result<Built, String> {
     if rack.is(Some(&job.app), &Fault::RackBuildFails) {
         return Err("the sandbox was told to fail this build".to_owned());
     }
+    while rack.is(Some(&job.app), &Fault::RackBuildHangs) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let mut images = BTreeMap::new();
     for service in &services {
         let digest = copy(rack, job, service, generation, &files).await?;

@@ -54,6 +54,71 @@ fn an_interrupt_ends_a_hook_with_all_it_started() {
 }
 
 #[test]
+fn in_whatever_it_is_interrupted_nothing_runs_on_and_the_next_deploy_ends_well() {
+    let world = Setup::new(&["web"]).start();
+    let cases = [(Stage::BeforeBuild, "INT"), (Stage::AfterBuild, "TERM"), (Stage::BeforeRelease, "INT"), (Stage::AfterRelease, "TERM")];
+    for (stage, signal) in cases {
+        let marker = format!("{}-of-{}", stage.name(), unique());
+        world.hook("web", stage.name(), &format!("sh -c 'sleep 600; echo {marker}'")).page("web", &marker).repo.commit("slow");
+        let mut run = world.start(&["deploy"]);
+        world.until(&mut run, |kind| matches!(kind, EventKind::StepStarted { step, .. } if step.stage == stage));
+        wait_for(|| runs(&marker));
+        run.signal(signal);
+        let run = world.ended(run).code(if signal == "INT" { 130 } else { 143 });
+        let run = run.outcomes(&["web@staging cancelled"]);
+        assert!(matches!(run.kinds().last(), Some(EventKind::RunFinished { .. })), "{stage:?}");
+        assert!(!runs(&marker), "{stage:?}");
+        no_lock(&world);
+        // Of what it did, the table tells; what is live is not in doubt.
+        let live = world.sandbox.live("staging", "web");
+        assert_eq!(live.commit == world.repo.git(&["rev-parse", "HEAD"]), stage == Stage::AfterRelease, "{stage:?}");
+        world.hook("web", stage.name(), "true").repo.commit("quick");
+        world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    }
+}
+
+#[test]
+fn a_hook_that_ignores_its_end_is_killed_with_all_it_started_at_the_first_signal_and_at_the_second() {
+    for signals in [["INT"].as_slice(), &["TERM", "TERM"]] {
+        let world = Setup::new(&["web"]).start();
+        let marker = format!("deaf-of-{}", unique());
+        let script = format!("trap '' TERM INT\nsh -c 'trap \"\" TERM INT; while true; do sleep 1; done; echo {marker}' &\nwait\nwait");
+        world.hook("web", "before_release", &script).repo.commit("deaf");
+        let mut run = world.start(&["deploy"]);
+        world.until(&mut run, |kind| matches!(kind, EventKind::StepStarted { step, .. } if step.stage == Stage::BeforeRelease));
+        wait_for(|| runs(&marker));
+        for signal in signals {
+            run.signal(signal);
+            world.until(&mut run, |kind| matches!(kind, EventKind::Interrupted { .. }));
+        }
+        world.ended(run).code(if signals == ["INT"] { 130 } else { 143 }).outcomes(&["web@staging cancelled"]);
+        wait_for(|| !runs(&marker));
+        no_lock(&world);
+        assert_eq!(world.sandbox.promotes("staging", "web"), 0);
+    }
+}
+
+#[test]
+fn a_build_of_the_rack_that_was_not_awaited_is_promoted_by_the_next_run() {
+    for signals in [["INT"].as_slice(), &["INT", "INT"]] {
+        let world = Setup::new(&["web"]).start();
+        world.sandbox.fault("staging:web:rack-build-hangs");
+        let mut run = world.start(&["deploy"]);
+        wait_for(|| world.sandbox.builds("staging", "web") == 1);
+        for signal in signals {
+            run.signal(signal);
+            world.until(&mut run, |kind| matches!(kind, EventKind::Interrupted { .. }));
+        }
+        world.ended(run).code(130).outcomes(&["web@staging cancelled"]);
+        no_lock(&world);
+        world.sandbox.heal();
+        wait_for(|| world.run(&["plan"]).done.stdout.contains("is taken over"));
+        world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+        assert_eq!((world.sandbox.builds("staging", "web"), world.sandbox.promotes("staging", "web")), (1, 1));
+    }
+}
+
+#[test]
 fn a_promote_that_is_under_way_is_awaited() {
     let world = Setup::new(&["api", "web"]).start();
     world.sandbox.fault("staging:api:promote-hangs");
@@ -115,6 +180,8 @@ fn a_promote_whose_run_was_killed_is_found_done() {
     // The rack goes on without the run.
     world.sandbox.heal();
     wait_for(|| world.sandbox.live("staging", "web").status == "running");
+    // What is left of that run is to say so, and its last hook.
+    world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
     world.run(&["deploy"]).code(0).outcomes(&["web@staging up-to-date"]);
     assert_eq!((world.sandbox.builds("staging", "web"), world.sandbox.promotes("staging", "web")), (1, 1));
 }

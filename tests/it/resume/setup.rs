@@ -93,9 +93,18 @@ impl Setup {
 
     /// Keeps promotes from ending; `false` lets them go.
     pub fn hold_promotes(&self, held: bool) {
+        self.fault("promote-hangs", held);
+    }
+
+    /// Keeps the racks' builds from ending; `false` lets them go.
+    pub fn hold_builds(&self, held: bool) {
+        self.fault("rack-build-hangs", held);
+    }
+
+    fn fault(&self, fault: &str, held: bool) {
         let faults = &self.sandbox.as_ref().unwrap().faults;
         for rack in ["two", "three"] {
-            let fault = format!("{rack}:promote-hangs").parse().unwrap();
+            let fault = format!("{rack}:{fault}").parse().unwrap();
             if held { faults.add(fault) } else { assert!(faults.remove(&fault)) }
         }
     }
