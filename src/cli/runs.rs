@@ -91,6 +91,10 @@ pub struct Deploy {
     /// Stage the releases and stop before their `before_release` hooks; `offbuild promote` goes on
     #[arg(long)]
     pub no_promote: bool,
+    /// At the end, put a copy of what is live on top of releases that a failed run, this or an earlier one, left behind: racks
+    /// build the next `env set` on their newest release, live or not
+    #[arg(long, conflicts_with = "no_promote")]
+    pub heal: bool,
     /// When lanes start: when `all` images are pushed, or each `app`'s own
     #[arg(long, value_enum, default_value_t)]
     pub gate: Gate,
@@ -146,6 +150,20 @@ pub struct Rollback {
     /// Output.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `offbuild heal`.
+#[derive(Debug, Args)]
+pub struct Heal {
+    /// Which apps and racks; APP may be a target, `app@rack`.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Heal on a protected rack without asking
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Wait this long for another run of the same rack
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub lock_wait: String,
 }
 
 /// `offbuild build`.

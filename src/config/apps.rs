@@ -7,7 +7,7 @@ use super::file;
 use super::nearest::known;
 use super::resolve::{At, Loading};
 use super::settings::{build_config, check_settings, hooks};
-use super::{App, Discover, RackConfig, Timeouts, UsedPattern, digest, sets, targets};
+use super::{App, Discover, RackConfig, Timeouts, UsedPattern, digest, groups, sets, targets};
 use crate::discovery::{self, DEFAULT_INCLUDE, Found};
 use crate::names::{AppName, RackName, RepoPath};
 use crate::registry::CreateOptions;
@@ -52,7 +52,8 @@ pub(super) fn apps<'a>(
     targets::check_defaults(loading, &common);
     let written: BTreeSet<&str> = loading.file.apps.keys().collect();
     let names: BTreeSet<AppName> = drafts.iter().map(|draft| draft.name.clone()).collect();
-    let apps: Vec<App> = drafts.iter().map(|draft| app(loading, &common, draft, &names, &written)).collect();
+    let mut apps: Vec<App> = drafts.iter().map(|draft| app(loading, &common, draft, &names, &written)).collect();
+    groups::assign(loading, &drafts, &mut apps);
     order(loading, &drafts, &apps);
     targets::check(loading, &drafts, &apps);
     apps
@@ -300,6 +301,7 @@ fn app<'a>(loading: &mut Loading<'a>, common: &Common<'_>, draft: &Draft<'a>, na
         place: draft.place.clone(),
         uses,
         after,
+        group: None,
         ignore,
         manifest,
         generation,

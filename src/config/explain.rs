@@ -151,6 +151,10 @@ impl Explaining<'_> {
         self.row("uses", brackets(uses), self.source("uses"));
         self.row("ignore", brackets(app.ignore.iter().map(written)), self.source("ignore"));
         self.row("after", brackets(&app.after), self.source("after"));
+        if let Some(group) = &app.group {
+            let at = self.first(&[("group", vec!["groups", group])]).unwrap_or(Source::BuiltIn);
+            self.row("group", group, at);
+        }
         self.row("tags", brackets(&app.tags), self.source("tags"));
         let precision = serde_json::to_value(app.precision).ok();
         self.row("precision", precision.as_ref().and_then(|value| value.as_str()).unwrap_or_default(), self.source("precision"));

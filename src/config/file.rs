@@ -43,6 +43,8 @@ pub struct File {
     pub defaults: Defaults,
     /// The apps, by directory name or path, where they need saying more about.
     pub apps: Ordered<App>,
+    /// Names of apps that go back together on a rack when one of them fails in or after its promote.
+    pub groups: Ordered<Vec<String>>,
 }
 
 /// Where apps are looked for.

@@ -10,6 +10,7 @@ mod check;
 mod digest;
 mod explain;
 pub mod file;
+mod groups;
 mod interpolate;
 mod load;
 pub mod nearest;
@@ -197,6 +198,8 @@ pub struct App {
     pub uses: Vec<UsedPattern>,
     /// Apps that come before it in a lane.
     pub after: Vec<AppName>,
+    /// The group it belongs to: its apps go back together on a rack.
+    pub group: Option<String>,
     /// Patterns that are not its inputs, relative to the repository; after the global ones, last match wins.
     pub ignore: Vec<Pattern>,
     /// The manifest's path relative to the app's directory.

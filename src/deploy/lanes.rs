@@ -9,21 +9,26 @@ use crate::config::HookKind;
 use crate::event::{EventKind, FailureClass, Stage, Step, TargetOutcome};
 use crate::names::{BuildId, Fingerprint, ImageRef, ReleaseId, Repository, ServiceName, Target};
 use crate::plan::{AppPlan, Origin, PlannedLive, TargetPlan, Until};
-use crate::rack::{Deliver, ImageMover, Promoted, Rack, RackError, StageRequest, Staged, StagedImage};
+use crate::rack::{Copying, Deliver, ImageMover, Promoted, Rack, RackError, StageRequest, Staged, StagedImage};
 use crate::registry::Login;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Releases a target and tells how it ended.
-pub(crate) async fn release(target: &Target, images: &AppImages, context: &Context) -> TargetOutcome {
+/// Releases a target and tells how it ended, and its release as soon as there was one.
+pub(crate) async fn release(target: &Target, images: &AppImages, context: &Context) -> (TargetOutcome, Option<ReleaseId>) {
+    let mut known = Known::default();
+    let outcome = released(target, images, context, &mut known).await;
+    (outcome, known.release)
+}
+
+async fn released(target: &Target, images: &AppImages, context: &Context, known: &mut Known) -> TargetOutcome {
     let plan = Arc::clone(&context.plan);
     let planned = plan.targets().find(|planned| planned.target == *target);
     let (Some(planned), Some(app), Some(rack)) = (planned, plan.apps.get(&target.app), context.ports.racks.get(&target.rack)) else {
         // The composition root makes plan and ports from one list of racks.
         return TargetOutcome::NotAttempted { why: format!("`{target}` is not in the plan") };
     };
-    let mut known = Known::default();
-    match steps(planned, app, rack, images, context, &mut known).await {
+    match steps(planned, app, rack, images, context, known).await {
         Ok(outcome) => outcome,
         Err((_, Stop::Cancelled)) => TargetOutcome::Cancelled,
         Err((stage, stop)) => {
@@ -35,7 +40,7 @@ pub(crate) async fn release(target: &Target, images: &AppImages, context: &Conte
             tell_failure(app, Some((planned, known.release.as_ref(), rack)), &failed, context).await;
             let Failure { stage, class, message, hint } = failed;
             match rolled_back {
-                Some(message) => TargetOutcome::RolledBack { message },
+                Some(message) => TargetOutcome::RolledBack { message, group: None },
                 None => TargetOutcome::Failed { stage, class, message, hint },
             }
         }
@@ -63,7 +68,7 @@ async fn steps(
         Origin::Adopt(adopted) => adopted.release.clone(),
         Origin::Copy { of, build } => {
             let work = async {
-                let copied = rack.copy(&target.config.name, of, &context.cancel).await;
+                let copied = rack.copy(&target.config.name, of, &Copying::Rollback, &context.cancel).await;
                 copied.map_err(|error| rack_stop(error, FailureClass::Rack))
             };
             let release = context.step(&at(Stage::Stage), format!("a copy of {of}"), work).await.map_err(on(Stage::Stage))?;
@@ -102,14 +107,10 @@ async fn steps(
         let promoted = rack.promote(&target.config.name, &release, target.config.timeouts.promote, &progress, &context.cancel).await;
         match promoted.map_err(|error| rack_stop(error, FailureClass::Promote))? {
             Promoted::Live => Ok(()),
-            Promoted::RolledBack { active, evidence } => {
+            Promoted::RolledBack { active } => {
                 let active = active.map_or_else(|| "nothing".to_owned(), |active| active.to_string());
-                let mut message = format!("rack `{}` rolled `{}` back: {active} is active, not {release}", rack.name(), target.config.name);
-                for line in evidence {
-                    message.push_str("\n  ");
-                    message.push_str(&line);
-                }
-                Err(Stop::RolledBack(message))
+                let (rack, app) = (rack.name(), &target.config.name);
+                Err(Stop::RolledBack(format!("rack `{rack}` rolled `{app}` back: {active} is active, not {release}")))
             }
             Promoted::Overtaken { active } => {
                 let message = format!("{active} was promoted on `{}` meanwhile; {release} is not live", target.target);
@@ -225,16 +226,22 @@ async fn request(
 
 /// The guards right before the promote: the lock is still this run's, and nobody released this app since the plan was made.
 async fn may_promote(target: &TargetPlan, release: &ReleaseId, rack: &Arc<dyn Rack>, context: &Context) -> Result<(), Stop> {
-    if !(context.ports.holds_lock)(rack.name()) {
-        let message = format!("another run took over the lock of rack `{}`, so `{}` is not promoted", rack.name(), target.target);
-        return Err(Stop::failed(FailureClass::Guard, message).hint("look whether that run is under way, then deploy again"));
-    }
+    holds_lock(&target.target, context)?;
     let live = rack.live(&target.config.name).await.map_err(|error| rack_stop(error, FailureClass::Rack))?;
     match live.release.map(|release| release.id) {
         // A run that was cut short had promoted it: what is left to do is to wait.
         Some(now) if now == *release => Ok(()),
         now => as_planned(target, now),
     }
+}
+
+/// The lock of a target's rack is still this run's.
+pub(crate) fn holds_lock(target: &Target, context: &Context) -> Result<(), Stop> {
+    if (context.ports.holds_lock)(&target.rack) {
+        return Ok(());
+    }
+    let message = format!("another run took over the lock of rack `{}`, so nothing is changed for `{target}`", target.rack);
+    Err(Stop::failed(FailureClass::Guard, message).hint("look whether that run is under way, then deploy again"))
 }
 
 /// What is active must be what the plan was made over.
@@ -263,7 +270,7 @@ pub(crate) async fn tell_failure(
     let _ = images::run_hook(&command, &step, context, &context.cancel).await;
 }
 
-fn rack_stop(error: RackError, other: FailureClass) -> Stop {
+pub(crate) fn rack_stop(error: RackError, other: FailureClass) -> Stop {
     let class = match &error {
         RackError::Cancelled => return Stop::Cancelled,
         RackError::Login { .. } => FailureClass::RackLogin,

@@ -4,6 +4,9 @@
 //! signals. `images` is what is done once per app, `lanes` what is done per target; both speak to the ports only, and tell
 //! what they do as events. What they start they record before doing it.
 
+mod back;
+pub mod groups;
+pub mod heal;
 pub mod hook_env;
 pub mod images;
 pub mod lanes;
@@ -13,7 +16,7 @@ pub mod schedule;
 use crate::build::Builder;
 use crate::event::{EventKind, Events, FailureClass, Stage, Step, StepOutcome, TargetOutcome};
 use crate::hooks::HookRunner;
-use crate::names::{AppName, RackName, Target};
+use crate::names::{AppName, RackName, ReleaseId, Target};
 use crate::plan::{Plan, Until};
 use crate::rack::Rack;
 use crate::registry::Registry;
@@ -58,6 +61,8 @@ pub struct Ended {
     pub failed_apps: Vec<AppName>,
     /// The signal that ended it, when one did.
     pub signal: Option<Signal>,
+    /// True when something left behind could not be healed.
+    pub unhealed: bool,
 }
 
 /// What every task of a run shares.
@@ -74,7 +79,8 @@ pub(crate) struct Context {
 
 enum Done {
     Images(AppName, ImagesOutcome),
-    Target(Target, TargetOutcome, u64),
+    Target(Target, TargetOutcome, Option<ReleaseId>, u64),
+    Back(Target, TargetOutcome, u64),
 }
 
 /// Carries out the plan and tells how each target ended. The first signal lets nothing new start, stops builds and hooks, and
@@ -108,10 +114,18 @@ pub async fn run(plan: Arc<Plan>, ports: Ports, events: &Events, mut signals: Un
                         context.stop_builds.cancel();
                     }
                 }
-                Ok(Done::Target(target, outcome, millis)) => {
+                Ok(Done::Target(target, outcome, release, millis)) => {
+                    if let Some(release) = release {
+                        schedule.released(&target, release);
+                    }
                     events.record(EventKind::TargetFinished { target: target.clone(), millis, outcome: outcome.clone() }).await;
                     if schedule.target_ended(&target, outcome) {
                         context.stop_builds.cancel();
+                    }
+                }
+                Ok(Done::Back(target, outcome, millis)) => {
+                    if schedule.went_back(&target, outcome.clone()) {
+                        events.record(EventKind::TargetFinished { target, millis, outcome }).await;
                     }
                 }
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -122,8 +136,7 @@ pub async fn run(plan: Arc<Plan>, ports: Ports, events: &Events, mut signals: Un
                 Some(received) => {
                     let now = signal.is_some();
                     signal = Some(received);
-                    let name = if received == Signal::Int { "INT" } else { "TERM" };
-                    events.record(EventKind::Interrupted { signal: name.to_owned(), now }).await;
+                    events.record(interrupted(received, now)).await;
                     cancel.cancel();
                     schedule.interrupt();
                     if now {
@@ -144,7 +157,33 @@ pub async fn run(plan: Arc<Plan>, ports: Ports, events: &Events, mut signals: Un
             targets.insert(target.target.clone(), outcome);
         }
     }
-    Ended { targets, failed_apps: schedule.failed_apps().cloned().collect(), signal }
+    let mut unhealed = false;
+    if plan.options.heal && signal.is_none() {
+        let healing = heal::all(&context, &targets);
+        tokio::pin!(healing);
+        unhealed = loop {
+            tokio::select! {
+                unhealed = &mut healing => break unhealed,
+                received = signals.recv(), if signals_open => match received {
+                    None => signals_open = false,
+                    Some(received) => {
+                        let now = signal.replace(received).is_some();
+                        events.record(interrupted(received, now)).await;
+                        cancel.cancel();
+                        if now {
+                            break true;
+                        }
+                    }
+                },
+            }
+        };
+    }
+    Ended { targets, failed_apps: schedule.failed_apps().cloned().collect(), signal, unhealed }
+}
+
+fn interrupted(signal: Signal, now: bool) -> EventKind {
+    let name = if signal == Signal::Int { "INT" } else { "TERM" };
+    EventKind::Interrupted { signal: name.to_owned(), now }
 }
 
 async fn start(work: Work, context: &Arc<Context>, tasks: &mut JoinSet<Done>) {
@@ -159,8 +198,15 @@ async fn start(work: Work, context: &Arc<Context>, tasks: &mut JoinSet<Done>) {
         Work::Release(target, images) => {
             tasks.spawn(async move {
                 let began = Instant::now();
-                let outcome = lanes::release(&target, &images, &context).await;
-                Done::Target(target, outcome, millis(began))
+                let (outcome, release) = lanes::release(&target, &images, &context).await;
+                Done::Target(target, outcome, release, millis(began))
+            });
+        }
+        Work::GoBack(back) => {
+            tasks.spawn(async move {
+                let began = Instant::now();
+                let outcome = back::go_back(&back, &context).await;
+                Done::Back(back.target, outcome, millis(began))
             });
         }
         Work::Ended(target, outcome) => {

@@ -3,8 +3,9 @@
 //! The loop in `deploy` asks [`Schedule::ready`] what to start, carries it out, and tells how it ended. Apps wait for
 //! nothing; a target waits for its gate, for the racks and apps it comes after, and for its lane, which has room for one.
 
+use super::groups::{GoBack, Groups};
 use crate::event::{FailureClass, Stage, TargetOutcome};
-use crate::names::{AppName, Digest, RackName, Repository, ServiceName, Target};
+use crate::names::{AppName, Digest, RackName, ReleaseId, Repository, ServiceName, Target};
 use crate::plan::{Decision, Gate, OnFailure, Plan, Until};
 use std::collections::BTreeMap;
 
@@ -44,6 +45,8 @@ pub enum Work {
     Release(Target, AppImages),
     /// A target ended without anything having been done: tell it.
     Ended(Target, TargetOutcome),
+    /// A target goes back with its group.
+    GoBack(GoBack),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +89,7 @@ pub struct Schedule {
     stopped: Stopped,
     /// Racks whose lane takes no more targets, and because of what.
     closed: BTreeMap<RackName, String>,
+    groups: Groups,
 }
 
 impl Schedule {
@@ -107,6 +111,7 @@ impl Schedule {
             targets: plan.targets().map(|target| (target.target.clone(), TargetState::Waiting)).collect(),
             stopped: Stopped::No,
             closed: BTreeMap::new(),
+            groups: Groups::of(plan),
         }
     }
 
@@ -142,6 +147,22 @@ impl Schedule {
         stop
     }
 
+    /// The release of a target is known: what may have to go back later.
+    pub fn released(&mut self, target: &Target, release: ReleaseId) {
+        self.groups.released(target, release);
+    }
+
+    /// A target has gone back with its group, or was to. The one whose failure began it keeps that as its outcome; what becomes
+    /// of the others is told: `true`.
+    pub fn went_back(&mut self, target: &Target, outcome: TargetOutcome) -> bool {
+        self.groups.went(&target.rack);
+        let another = self.targets.get(target) == Some(&TargetState::Running);
+        if another {
+            self.targets.insert(target.clone(), TargetState::Ended(outcome));
+        }
+        another
+    }
+
     /// A target ended. `true` when everything else should stop.
     pub fn target_ended(&mut self, target: &Target, outcome: TargetOutcome) -> bool {
         let mut stop = false;
@@ -159,6 +180,7 @@ impl Schedule {
                 }
             }
         }
+        self.groups.ended(target, &outcome);
         self.targets.insert(target.clone(), TargetState::Ended(outcome));
         stop
     }
@@ -184,6 +206,16 @@ impl Schedule {
     /// Moves one lane on: ends what is decided, starts its next target when it may start.
     fn advance(&mut self, lane: usize, plan: &Plan, work: &mut Vec<Work>) {
         let rack = self.lanes[lane].rack.clone();
+        // Whatever stops: half a group is what must not stay.
+        if let Some(back) = self.groups.next(&rack) {
+            if matches!(self.targets.get(&back.target), Some(TargetState::Ended(outcome)) if outcome.is_good()) {
+                self.targets.insert(back.target.clone(), TargetState::Running);
+            }
+            work.push(Work::GoBack(back));
+        }
+        if self.groups.is_busy(&rack) {
+            return;
+        }
         for index in 0..self.lanes[lane].targets.len() {
             let (target, after) = self.lanes[lane].targets[index].clone();
             match self.targets.get(&target) {
@@ -251,6 +283,9 @@ impl Schedule {
         if self.until == Until::Push {
             return not_attempted("only builds were asked for".to_owned());
         }
+        if let Some(group) = self.groups.broken(target) {
+            return Obstacle::Ends(TargetOutcome::Blocked { by: format!("group {group}") });
+        }
         if let Some(why) = self.closed.get(rack) {
             return not_attempted(format!("{why}, which stops the lane of `{rack}`"));
         }
@@ -285,6 +320,9 @@ impl Schedule {
     }
 
     fn lane_end(&self, rack: &RackName) -> LaneEnd {
+        if self.groups.is_busy(rack) {
+            return LaneEnd::Open;
+        }
         let mut end = LaneEnd::Good;
         for (_, state) in self.targets.iter().filter(|(target, _)| target.rack == *rack) {
             match state {

@@ -9,7 +9,10 @@ use crate::hooks::{HookCommand, HookError};
 use crate::manifest::{Manifest, Service};
 use crate::names::*;
 use crate::plan::{AppPlan, BuildPlan, Decision, Gate, ImageAction, ImagePlan, LanePlan, OnFailure, Options, Origin, TargetPlan};
-use crate::rack::{AppStatus, Deliver, ImageMover, Live, LiveRelease, Promoted, RackError, RackInfo, RackRead, StageRequest, Staged};
+use crate::rack::{
+    AppStatus, Copying, Deliver, ImageMover, Live, LiveBuild, LiveRelease, NewerRelease, Promoted, RackError, RackInfo, RackRead,
+    StageRequest, Staged,
+};
 use crate::registry::{CreateOptions, Login, RegistryError};
 use crate::secret::{Redactor, Secret};
 use crate::yaml::{Document, Place};
@@ -19,6 +22,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::mpsc::unbounded_channel;
 
+mod groups;
 mod kills;
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -197,9 +201,18 @@ impl RackRead for FakeRack {
         let moved = self.world.fail.contains(&format!("moved {app}@{}", self.name));
         let released = self.world.released.lock().unwrap().get(&format!("{app}@{}", self.name)).cloned();
         let id = if moved { Some(ReleaseId::new("RSOMEBODY").unwrap()) } else { released };
-        let release =
-            id.map(|id| LiveRelease { id, created: OffsetDateTime::UNIX_EPOCH, description: String::new(), build: None, revision: None });
-        Ok(Live { status: AppStatus::Running, generation: 2, release, newer: None, replaced: None })
+        let (manifest, description) = (String::new(), String::new());
+        let build = LiveBuild { id: BuildId::new("BABC").unwrap(), commit: None, description: description.clone(), manifest };
+        let release = id.map(|id| LiveRelease { id, created: OffsetDateTime::UNIX_EPOCH, description, build: Some(build), revision: None });
+        let copied = self.world.calls().iter().any(|call| call.starts_with(&format!("copy {app}@")));
+        let left = self.world.fail.contains(&format!("trapped {app}@{}", self.name)) && !copied;
+        let newer = left.then(|| NewerRelease {
+            id: ReleaseId::new("RLEFT").unwrap(),
+            build: Some(BuildId::new("BLEFT").unwrap()),
+            commit: None,
+            build_description: String::new(),
+        });
+        Ok(Live { status: AppStatus::Running, generation: 2, release, newer, replaced: None })
     }
 
     async fn release(&self, _: &str, _: &ReleaseId) -> Result<Option<LiveRelease>, RackError> {
@@ -224,7 +237,7 @@ impl Rack for FakeRack {
         })
     }
 
-    async fn copy(&self, app: &str, release: &ReleaseId, _: &CancellationToken) -> Result<ReleaseId, RackError> {
+    async fn copy(&self, app: &str, release: &ReleaseId, _: &Copying, _: &CancellationToken) -> Result<ReleaseId, RackError> {
         self.world.call(format!("copy {app}@{} {release}", self.name));
         Ok(ReleaseId::new(format!("RCOPY{app}")).unwrap())
     }
@@ -246,7 +259,7 @@ impl Rack for FakeRack {
             return Ok(Promoted::Live);
         }
         if self.world.call(format!("promote {app}@{}", self.name)) {
-            return Ok(Promoted::RolledBack { active: None, evidence: vec!["updating/RA".into()] });
+            return Ok(Promoted::RolledBack { active: None });
         }
         let (world, target, release) = (self.world.clone(), format!("{app}@{}", self.name), release.clone());
         // A rack goes on with what it was told, whoever waits for it.
@@ -255,6 +268,9 @@ impl Rack for FakeRack {
             tokio::time::sleep(Duration::from_millis(3)).await;
             world.released.lock().unwrap().insert(target.clone(), release);
             world.calls.lock().unwrap().push(format!("promoted {target}"));
+            if world.fail.contains(&format!("overtaken {target}")) {
+                world.released.lock().unwrap().insert(target, ReleaseId::new("RSOMEBODY").unwrap());
+            }
         });
         rolling.await.unwrap();
         Ok(Promoted::Live)
@@ -296,7 +312,14 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
     let mut plan = Plan {
         run: RunId::new("run").unwrap(),
         head: Head { commit, branch: Some("main".into()), describe: "1111111".into(), source: None },
-        options: Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote },
+        options: Options {
+            gate: Gate::All,
+            on_failure: OnFailure::StopRack,
+            fail_fast: false,
+            jobs: 2,
+            until: Until::Promote,
+            heal: false,
+        },
         builds: vec![],
         apps: BTreeMap::new(),
         lanes: vec![],
@@ -328,6 +351,9 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
                 manifest: Arc::clone(&manifest),
                 description: "d".into(),
                 origin: Origin::Stage,
+                trap: None,
+                group: None,
+                back_to: None,
             });
             let builds = &mut plan.builds;
             let entry = plan.apps.entry(app_name(app)).or_insert_with(|| {

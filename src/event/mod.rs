@@ -4,13 +4,17 @@
 //! a [`Progress`], the handle through which they tell about the step they are in. Every text passes the redactor in `stream`,
 //! so no sink can show a secret. Sending never blocks and never fails: a report that lags cannot delay a deploy.
 
+mod evidence;
+mod step;
 mod stream;
 
-use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, RackName, ReleaseId, RunId, ServiceName, Target};
+use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, ReleaseId, RunId, ServiceName, Target};
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub use evidence::{EnvChange, Evidence, LogOf, Moment, ProcessSeen, Suspect};
+pub use step::{Stage, Step};
 pub use stream::{Acks, Events, Progress};
 
 /// The version of what leaves the program: journal lines, `--events`, `--format json`.
@@ -30,87 +34,6 @@ pub struct Event {
     /// A value a hook asked to be masked (`::add-mask::`), for the one report that tells the CI runner. Never written.
     #[serde(skip)]
     pub mask: Option<Secret>,
-}
-
-/// The stages an app or target goes through, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    /// `deploy/before_build.sh`.
-    BeforeBuild,
-    /// The image is built on the engine.
-    Build,
-    /// `deploy/after_build.sh`.
-    AfterBuild,
-    /// The image goes to its repository and its digest is read back.
-    Push,
-    /// An image that is in the registry already gets this commit's tag.
-    Retag,
-    /// A release is created on the rack without making it live.
-    Stage,
-    /// `deploy/before_release.sh`.
-    BeforeRelease,
-    /// The release is made live and awaited.
-    Promote,
-    /// `deploy/after_release.sh`.
-    AfterRelease,
-    /// `deploy/on_failure.sh`.
-    OnFailure,
-}
-
-impl Stage {
-    /// True for the stages that run the user's own commands.
-    #[must_use]
-    pub fn is_hook(self) -> bool {
-        matches!(self, Self::BeforeBuild | Self::AfterBuild | Self::BeforeRelease | Self::AfterRelease | Self::OnFailure)
-    }
-
-    /// The stage's name for people, as the events spell it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BeforeBuild => "before_build",
-            Self::Build => "build",
-            Self::AfterBuild => "after_build",
-            Self::Push => "push",
-            Self::Retag => "retag",
-            Self::Stage => "stage",
-            Self::BeforeRelease => "before_release",
-            Self::Promote => "promote",
-            Self::AfterRelease => "after_release",
-            Self::OnFailure => "on_failure",
-        }
-    }
-}
-
-/// Which step: a stage of an app, on a rack from [`Stage::Stage`] on, of one service for builds and pushes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Step {
-    /// The app.
-    pub app: AppName,
-    /// The rack, for the stages of a lane.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rack: Option<RackName>,
-    /// The service, for builds and pushes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceName>,
-    /// The stage.
-    pub stage: Stage,
-}
-
-impl Step {
-    /// `app`, `app@rack`, `app/service`: who the step is for.
-    #[must_use]
-    pub fn subject(&self) -> String {
-        let mut text = self.app.to_string();
-        if let Some(service) = &self.service {
-            text = format!("{text}/{service}");
-        }
-        if let Some(rack) = &self.rack {
-            text = format!("{text}@{rack}");
-        }
-        text
-    }
 }
 
 /// Why a step or target failed: a closed list, so that reports and scripts can tell failures apart.
@@ -232,10 +155,13 @@ pub enum TargetOutcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
-    /// The rack rolled the promote back.
+    /// What was live before is live again.
     RolledBack {
-        /// What the rack said.
+        /// What the rack said, or whom it went back with.
         message: String,
+        /// The group it went back with; `None` when the rack rolled the promote back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
     },
     /// Something it comes after did not end well.
     Blocked {
@@ -334,6 +260,9 @@ pub enum EventKind {
         base_source: String,
         /// The release that is live before this run.
         live_release: Option<ReleaseId>,
+        /// A newer release of another build that is not live: racks build the next `env set` on it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trap: Option<ReleaseId>,
     },
     /// An image is in the plan.
     ImagePlanned {
@@ -441,6 +370,28 @@ pub enum EventKind {
         /// The hooks of this release that were cut short and run again.
         #[serde(default)]
         again: Vec<Stage>,
+    },
+    /// A copy of a release was made, to put right what the run or an earlier one left: promoted next when an app goes back with
+    /// its group, and left where it is, as the rack's newest release, when it heals.
+    ReleaseCopied {
+        /// The target.
+        target: Target,
+        /// The release it is a copy of.
+        of: ReleaseId,
+        /// The copy.
+        release: ReleaseId,
+        /// The group it goes back with; `None` for a heal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+    },
+    /// What the rack shows of a promote that did not end well.
+    PromoteEvidence {
+        /// The target.
+        target: Target,
+        /// The release that was promoted.
+        release: ReleaseId,
+        /// What was found.
+        evidence: Box<Evidence>,
     },
     /// The status of an app on a rack was read during a promote.
     RackStatus {

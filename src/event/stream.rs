@@ -2,7 +2,7 @@
 //!
 //! Sending never blocks and never fails; only [`Events::record`] waits, for the journal's word that the event is on disk.
 
-use super::{Event, EventKind, Output, Step, StepOutcome, TargetOutcome};
+use super::{Event, EventKind, Evidence, Output, Step, StepOutcome, TargetOutcome};
 use crate::names::{ReleaseId, Target};
 use crate::secret::{Redactor, Secret};
 use std::sync::Arc;
@@ -136,6 +136,7 @@ fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
             }
         }
         EventKind::TargetPlanned { reasons, .. } => reasons.iter_mut().for_each(mask),
+        EventKind::PromoteEvidence { evidence, .. } => evidence.texts().for_each(mask),
         EventKind::StepFinished { outcome, .. } => match outcome {
             StepOutcome::Failed { message, hint, .. } => {
                 mask(message);
@@ -153,7 +154,7 @@ fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
                     mask(hint);
                 }
             }
-            TargetOutcome::RolledBack { message: text }
+            TargetOutcome::RolledBack { message: text, .. }
             | TargetOutcome::NotAttempted { why: text }
             | TargetOutcome::Blocked { by: text } => {
                 mask(text);
@@ -204,6 +205,14 @@ impl Progress {
     pub fn build_step(&self, name: impl Into<String>, cached: bool, took: Option<Duration>, done: bool, error: Option<String>) {
         let millis = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         self.events.send(EventKind::BuildStep { step: self.step.clone(), name: name.into(), cached, done, millis, error });
+    }
+
+    /// What the rack shows of a promote of `release` that did not end well.
+    pub fn evidence(&self, release: ReleaseId, evidence: Evidence) {
+        if let Some(rack) = &self.step.rack {
+            let target = Target { app: self.step.app.clone(), rack: rack.clone() };
+            self.events.send(EventKind::PromoteEvidence { target, release, evidence: Box::new(evidence) });
+        }
     }
 
     /// The status of the app on the rack, read while waiting for it.

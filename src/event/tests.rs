@@ -1,10 +1,27 @@
 //! Every kind of event, written, read, redacted and streamed.
 
 use super::*;
+use crate::names::RackName;
 use crate::secret::{Redactor, Secret};
 
 fn step(stage: Stage) -> Step {
     Step { app: AppName::new("web").unwrap(), rack: Some(RackName::new("staging").unwrap()), service: None, stage }
+}
+
+/// Evidence with a text everywhere.
+fn evidence(text: fn() -> String) -> Evidence {
+    Evidence {
+        timeline: vec![Moment { millis: 7, status: text(), release: None }],
+        processes: vec![ProcessSeen { id: text(), service: text(), release: text(), status: text() }],
+        logs: vec![LogOf { source: text(), lines: vec![text()] }],
+        system: vec![text()],
+        env: EnvChange { added: vec![text()], changed: vec![text()], removed: vec![text()] },
+        manifest: vec![text()],
+        suspect: Suspect::CrashLoop,
+        because: text(),
+        next: text(),
+        missing: vec![text()],
+    }
 }
 
 /// One of every kind, and of every outcome.
@@ -12,7 +29,7 @@ fn every_kind() -> Vec<EventKind> {
     let target = Target { app: AppName::new("web").unwrap(), rack: RackName::new("org/prod").unwrap() };
     let commit = CommitId::new("a".repeat(40)).unwrap();
     let (release, build) = (ReleaseId::new("RABC").unwrap(), BuildId::new("BABC").unwrap());
-    let text = || "a \"text\"\n\u{1b}[1m".to_owned();
+    let text: fn() -> String = || "a \"text\"\n\u{1b}[1m".to_owned();
     let mut kinds = vec![
         EventKind::RunStarted {
             version: FORMAT_VERSION,
@@ -31,7 +48,10 @@ fn every_kind() -> Vec<EventKind> {
             base: Some(commit.clone()),
             base_source: "rack".to_owned(),
             live_release: Some(release.clone()),
+            trap: Some(release.clone()),
         },
+        EventKind::ReleaseCopied { target: target.clone(), of: release.clone(), release: release.clone(), group: Some("g".to_owned()) },
+        EventKind::PromoteEvidence { target: target.clone(), release: release.clone(), evidence: Box::new(evidence(text)) },
         EventKind::ImagePlanned {
             app: target.app.clone(),
             service: ServiceName::new("web").unwrap(),
@@ -82,7 +102,8 @@ fn every_kind() -> Vec<EventKind> {
         TargetOutcome::Staged { release },
         TargetOutcome::UpToDate,
         TargetOutcome::Failed { stage: Stage::OnFailure, class: FailureClass::Guard, message: text(), hint: None },
-        TargetOutcome::RolledBack { message: text() },
+        TargetOutcome::RolledBack { message: text(), group: None },
+        TargetOutcome::RolledBack { message: text(), group: Some("g".to_owned()) },
         TargetOutcome::Blocked { by: text() },
         TargetOutcome::Held { from: None },
         TargetOutcome::Stale { live: commit },

@@ -60,6 +60,8 @@ pub struct Options {
     pub jobs: usize,
     /// How far the run goes.
     pub until: Until,
+    /// At its end, releases left behind that are not live are topped with a copy of what is.
+    pub heal: bool,
 }
 
 /// How far a run goes.
@@ -271,6 +273,37 @@ pub struct TargetPlan {
     pub description: String,
     /// Where its release comes from.
     pub origin: Origin,
+    /// A release that is newer than the active one and not live.
+    pub trap: Option<Trap>,
+    /// The apps of this group go back together.
+    pub group: Option<String>,
+    /// What it goes back to with its group: what was live before this run, or before the one it goes on with.
+    pub back_to: Option<ReleaseId>,
+}
+
+/// A release that the rack would build the next `env set` on, and that is not live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trap {
+    /// The release.
+    pub release: ReleaseId,
+    /// The commit of its build.
+    pub commit: Option<CommitId>,
+}
+
+impl Trap {
+    /// The one a rack told of.
+    #[must_use]
+    pub fn of(live: &Live) -> Option<Self> {
+        live.trap().map(|newer| Self { release: newer.id.clone(), commit: newer.commit.clone() })
+    }
+}
+
+/// As plan and status say it.
+impl std::fmt::Display for Trap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let commit = self.commit.as_ref().map_or_else(String::new, |commit| format!(" (commit {})", commit.short()));
+        write!(f, "{}{commit} is newer and not live: the next `env set` would be built on it", self.release)
+    }
 }
 
 /// Where a release comes from.
@@ -382,6 +415,17 @@ impl Plan {
     /// All targets, lane by lane.
     pub fn targets(&self) -> impl Iterator<Item = &TargetPlan> {
         self.lanes.iter().flat_map(|lane| &lane.targets)
+    }
+
+    /// The other targets of this run that go back with a target.
+    pub fn goes_back_with<'p>(&'p self, target: &'p TargetPlan) -> impl Iterator<Item = &'p TargetPlan> {
+        let same = move |other: &&TargetPlan| {
+            target.group.is_some()
+                && other.group == target.group
+                && other.target != target.target
+                && other.target.rack == target.target.rack
+        };
+        self.releases().filter(same)
     }
 
     /// The targets that are to be released.

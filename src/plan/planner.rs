@@ -5,14 +5,14 @@
 //! 3. Each rack's targets are put in order: `after` first, then as configured.
 
 use super::adopt::{Candidate, adopt};
-use super::{AppPlan, BuildPlan, Decision, Gone, ImageAction, ImagePlan, LanePlan, Options, Origin, Plan, PlannedLive, TargetPlan};
+use super::{AppPlan, BuildPlan, Decision, Gone, ImageAction, ImagePlan, LanePlan, Options, Origin, Plan, PlannedLive, TargetPlan, Trap};
 use crate::build::ImageBuild;
 use crate::changes::Head;
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Result};
 use crate::event::FailureClass;
 use crate::manifest::{ImagePlace, Manifest, image_tags};
-use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, RepoPath, Repository, RunId, ServiceName, Target};
+use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, ReleaseId, RepoPath, Repository, RunId, ServiceName, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +55,10 @@ pub struct TargetFacts {
     pub description: String,
     /// A release of an earlier run that may be taken over.
     pub staged: Option<Candidate>,
+    /// A release that is newer than the active one and not live.
+    pub trap: Option<Trap>,
+    /// What was live before this run, or before the one it goes on with.
+    pub before: Option<ReleaseId>,
 }
 
 /// A rack's place among the others.
@@ -349,6 +353,9 @@ fn in_order(targets: Vec<&TargetFacts>, facts: &Facts) -> Result<Vec<TargetPlan>
             manifest: Arc::clone(&app.manifest),
             description: target.description.clone(),
             origin: Origin::Stage,
+            trap: target.trap.clone(),
+            group: app.app.group.clone(),
+            back_to: target.before.clone().filter(|_| app.app.group.is_some()),
         });
     }
     Ok(lane)

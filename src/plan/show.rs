@@ -22,7 +22,7 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
         let after = if after.is_empty() { String::new() } else { format!(" (after {})", after.join(", ")) };
         line(&mut out, &format!("\nrack {}{after}", lane.rack));
         for target in &lane.targets {
-            target_text(&mut out, target, width, verbose);
+            target_text(&mut out, plan, target, width, verbose);
         }
     }
     if !plan.removed.is_empty() {
@@ -67,7 +67,7 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
     out
 }
 
-fn target_text(out: &mut String, target: &TargetPlan, width: usize, verbose: bool) {
+fn target_text(out: &mut String, plan: &Plan, target: &TargetPlan, width: usize, verbose: bool) {
     let base = target.base.as_ref().map_or_else(String::new, |base| format!(" compared with {} ({})", base.short(), target.base_source));
     line(out, &format!("  {:width$}  {}{base}", target.target.app, target.decision.word()));
     if let Decision::Failed { message, hint, .. } = &target.decision {
@@ -82,6 +82,16 @@ fn target_text(out: &mut String, target: &TargetPlan, width: usize, verbose: boo
     }
     if target.reasons.len() > shown {
         line(out, &format!("  {:width$}    and {} more (-v shows all)", "", target.reasons.len() - shown));
+    }
+    let with: Vec<&str> = plan.goes_back_with(target).map(|other| other.target.app.as_str()).collect();
+    if let Some(group) = target.group.as_ref().filter(|_| target.decision == Decision::Release && !with.is_empty()) {
+        line(out, &format!("  {:width$}    goes back with {} (group `{group}`)", "", with.join(", ")));
+    }
+    if let Some(trap) = &target.trap {
+        line(out, &format!("  {:width$}    {trap}", ""));
+        if target.decision != Decision::Release {
+            line(out, &format!("  {:width$}    next: offbuild heal {}", "", target.target));
+        }
     }
 }
 
@@ -105,6 +115,8 @@ pub fn json(plan: &Plan) -> Value {
                 "base_source": target.base_source,
                 "live_release": target.live.as_ref().map(|live| &live.release),
                 "after": target.after,
+                "group": target.group,
+                "trap": target.trap,
             })
         };
         lane.targets.iter().map(target).collect()

@@ -47,6 +47,7 @@ fn app(app: &str, context: &str, after: &[&str]) -> AppFacts {
             targets: vec![],
             uses: vec![],
             after: after.iter().map(|app| name(app)).collect(),
+            group: None,
             ignore: vec![],
             manifest: "convox.yml".into(),
             generation: 2,
@@ -96,6 +97,8 @@ fn facts(apps: Vec<AppFacts>) -> Facts {
         live: None,
         description: String::new(),
         staged: None,
+        trap: None,
+        before: None,
     });
     let commit = CommitInfo {
         id: CommitId::new("1".repeat(40)).unwrap(),
@@ -117,7 +120,7 @@ fn facts(apps: Vec<AppFacts>) -> Facts {
 }
 
 fn options() -> Options {
-    Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote }
+    Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote, heal: false }
 }
 
 #[test]

@@ -4,7 +4,10 @@
 //! to real racks of both versions; wire words (endpoints, JSON keys) stay in there.
 
 pub mod convox;
+mod copying;
 pub mod login;
+
+pub use copying::Copying;
 
 use crate::event::Progress;
 use crate::names::{BuildId, CommitId, Digest, RackName, ReleaseId, Repository, ServiceName};
@@ -15,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long to wait between two looks at an app or build when nothing else is said, as the convox CLI does.
 pub const POLL: Duration = Duration::from_secs(5);
+
+/// How long is spent at most on reading what a rack shows of a promote that did not end well.
+pub const EVIDENCE_TIME: Duration = Duration::from_secs(20);
 
 /// What a rack is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +75,20 @@ pub struct Live {
     pub replaced: Option<NewerRelease>,
 }
 
+impl Live {
+    /// The release that the next `env set` would be built on and bring live in place of what runs: racks make a release as a copy
+    /// of their newest one, and this newest one is of another build than the active one. While an update is under way there is
+    /// none: what is newest then is on its way to be live. Without an active release there is nothing it could take the place of.
+    #[must_use]
+    pub fn trap(&self) -> Option<&NewerRelease> {
+        let active = self.release.as_ref().filter(|_| self.status == AppStatus::Running)?;
+        let newest = self.newer.as_ref()?;
+        // A build the rack has lost cannot be told from another one.
+        let other = newest.build.as_ref()? != &active.build.as_ref()?.id;
+        other.then_some(newest)
+    }
+}
+
 /// The active release, or another one, and the build behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveRelease {
@@ -102,6 +122,8 @@ pub struct LiveBuild {
 pub struct NewerRelease {
     /// Its id.
     pub id: ReleaseId,
+    /// Its build, when it has one.
+    pub build: Option<BuildId>,
     /// The commit of its build, when known.
     pub commit: Option<CommitId>,
     /// The description of its build.
@@ -181,8 +203,6 @@ pub enum Promoted {
     RolledBack {
         /// What is active now.
         active: Option<ReleaseId>,
-        /// Status timeline, process states, last log lines.
-        evidence: Vec<String>,
     },
     /// Somebody promoted another release meanwhile.
     Overtaken {
@@ -360,15 +380,16 @@ pub trait Rack: RackRead {
         cancel: &CancellationToken,
     ) -> Result<Staged, RackError>;
 
-    /// Makes a new release that is a copy of an older one's build and env, without making it live: racks refuse to promote a
+    /// Makes a new release that is a copy of another one's build and env, without making it live: racks refuse to promote a
     /// release that is older than the active one.
-    async fn copy(&self, app: &str, release: &ReleaseId, cancel: &CancellationToken) -> Result<ReleaseId, RackError>;
+    async fn copy(&self, app: &str, release: &ReleaseId, why: &Copying, cancel: &CancellationToken) -> Result<ReleaseId, RackError>;
 
     /// Waits until no update of `app` is under way, and tells what is live then.
     async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError>;
 
     /// Makes a release live and waits for a known state. When `cancel` fires the wait goes on: a promote under way is
-    /// always awaited; before it is sent, it is not sent. Never sent twice without reading the rack in between.
+    /// always awaited; before it is sent, it is not sent. Never sent twice without reading the rack in between. What the rack
+    /// shows of one that does not end well is told through `progress`, within [`EVIDENCE_TIME`].
     async fn promote(
         &self,
         app: &str,

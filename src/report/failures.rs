@@ -1,5 +1,6 @@
 //! What failed in a run, said once per app, with what to do next: the same words for every report.
 
+use super::evidence::{Section, sections};
 use super::state::{RunState, TargetState};
 use super::text::took;
 use crate::event::{FailureClass, Stage, StepOutcome, TargetOutcome};
@@ -22,6 +23,8 @@ pub struct Failure {
     pub hint: String,
     /// What else is known: what the rack said over time.
     pub evidence: Vec<String>,
+    /// What the rack showed of a promote that did not end well.
+    pub sections: Vec<Section>,
 }
 
 impl Failure {
@@ -94,12 +97,17 @@ pub fn failures(state: &RunState) -> Vec<Failure> {
                 let hint = hint.clone().unwrap_or_else(|| default_hint(*class, &target.app));
                 (Some(*stage), Some(*class), message, hint)
             }
-            Some(TargetOutcome::RolledBack { message }) => {
+            // It went back with its group, whose failure is another's.
+            Some(TargetOutcome::RolledBack { group: Some(_), .. }) => continue,
+            Some(TargetOutcome::RolledBack { message, group: None }) => {
                 let hint = format!("see what the app said before it stopped: `convox logs -a {}`, then fix it", target.app);
                 (None, None, message, hint)
             }
             _ => continue,
         };
+        let shown = known.evidence.as_ref().filter(|_| matches!(stage, None | Some(Stage::Promote)));
+        let hint = shown.map(|shown| shown.next.clone()).filter(|next| !next.is_empty()).unwrap_or(hint);
+        let sections = shown.map(|shown| sections(shown)).unwrap_or_default();
         let evidence = timeline(known);
         let twin = |other: &&mut Failure| other.app == target.app && other.message == *message && other.evidence == evidence;
         match found.iter_mut().find(twin) {
@@ -107,17 +115,28 @@ pub fn failures(state: &RunState) -> Vec<Failure> {
             Some(twin) => twin.racks.push(target.rack.clone()),
             None => {
                 let (app, racks, message) = (target.app.clone(), vec![target.rack.clone()], message.clone());
-                found.push(Failure { app, racks, stage, class, message, hint, evidence });
+                found.push(Failure { app, racks, stage, class, message, hint, evidence, sections });
             }
         }
     }
     for (step, known) in state.steps_in_order() {
         let Some(StepOutcome::Failed { class, message, hint }) = &known.outcome else { continue };
         // A step's failure is its target's, told above, unless there is no target (`offbuild build`) or it came after.
-        if step.stage == Stage::OnFailure || !found.iter().any(|failure| failure.app == step.app) {
+        let after = matches!(step.stage, Stage::OnFailure | Stage::GoBack | Stage::Heal);
+        let told = |failure: &&Failure| failure.app == step.app && (!after || failure.stage == Some(step.stage));
+        if !found.iter().any(|failure| told(&failure)) {
             let hint = hint.clone().unwrap_or_else(|| default_hint(*class, &step.app));
             let (app, racks, message) = (step.app.clone(), step.rack.iter().cloned().collect(), message.clone());
-            found.push(Failure { app, racks, stage: Some(step.stage), class: Some(*class), message, hint, evidence: Vec::new() });
+            found.push(Failure {
+                app,
+                racks,
+                stage: Some(step.stage),
+                class: Some(*class),
+                message,
+                hint,
+                evidence: Vec::new(),
+                sections: Vec::new(),
+            });
         }
     }
     found
@@ -166,6 +185,16 @@ pub fn go_on(state: &RunState) -> Vec<(String, String)> {
         .collect();
     if !held.is_empty() {
         next.push(("to deploy what is held".to_owned(), format!("offbuild deploy{}", held.concat())));
+    }
+    let traps: Vec<String> = state
+        .targets_in_order()
+        .into_iter()
+        // A release that was staged on purpose is waited for.
+        .filter(|(_, target)| target.trap().is_some() && !matches!(target.outcome, None | Some(TargetOutcome::Staged { .. })))
+        .map(|(target, _)| format!(" {target}"))
+        .collect();
+    if !traps.is_empty() {
+        next.push(("so that no `env set` builds on what was left behind".to_owned(), format!("offbuild heal{}", traps.concat())));
     }
     let refused = state.finished.is_some_and(|finish| finish.code == crate::error::Kind::Refused.exit_code());
     if refused && outcomes().any(|outcome| matches!(outcome, TargetOutcome::Stale { .. })) {

@@ -127,7 +127,11 @@ pub fn markdown(state: &RunState) -> String {
     let _ = writeln!(text, "### {head}\n");
     for failure in failures(state) {
         let _ = writeln!(text, "**{} {}**\n", escape_markdown(&failure.subject()), failure.what());
-        let quoted: Vec<String> = failure.message.lines().chain(failure.evidence.iter().map(String::as_str)).map(clean).collect();
+        let mut quoted: Vec<String> = failure.message.lines().chain(failure.evidence.iter().map(String::as_str)).map(clean).collect();
+        for section in &failure.sections {
+            quoted.push(format!("{}:", clean(&section.title)));
+            quoted.extend(section.lines.iter().map(|line| format!("  {}", clean(line))));
+        }
         let _ = writeln!(text, "{}\n", fenced(&clip(&quoted.join("\n"), 8000)));
         let _ = writeln!(text, "Next: {}\n", escape_markdown(&failure.hint));
     }
@@ -220,7 +224,7 @@ mod tests {
             let wanted = usize::from(["build broken", "hook failing", "rolled back"].contains(&name));
             assert_eq!(text.lines().count(), wanted, "{name}: {text}");
         }
-        insta::assert_snapshot!(annotations(&RunState::replay(&samples::rolled_back())), @r#"::error title=web@staging rolled back::the rack went back to `RWEB1`: web.1 failed its health check `/up` (502)%0Anext: see what the app said before it stopped: `convox logs -a web`, then fix it"#);
+        insta::assert_snapshot!(annotations(&RunState::replay(&samples::rolled_back())), @r#"::error title=web@staging rolled back::the rack went back to `RWEB1`: web.1 failed its health check `/up` (502)%0Anext: see what the health check was answered: convox logs -a web"#);
     }
 
     #[test]
@@ -236,13 +240,31 @@ mod tests {
         after 20.0s: updating with RWEB2 active
         after 1m 55s: rollback with RWEB2 active
         after 2m 04s: running with RWEB1 active
+        looks like:
+          a failing health check
+          Readiness probe failed: HTTP probe failed with statuscode: 502
+        processes:
+          web-2 of web, release RWEB2: running
+        last lines of service/web/web-2:
+          GET /up 502
+        what the rack said:
+          Readiness probe failed: HTTP probe failed with statuscode: 502
+        environment, by name:
+          added: STRIPE_KEY
+          removed: OLD_KEY
+        manifest:
+          @@ -3 +3 @@
+          -    port: 3000
+          +    port: 4000
         ```
 
-        Next: see what the app said before it stopped: `convox logs -a web`, then fix it
+        Next: see what the health check was answered: convox logs -a web
 
         When it is fixed and committed: `offbuild deploy`
 
         To try this commit again: `offbuild deploy --resume`
+
+        So that no `env set` builds on what was left behind: `offbuild heal web@staging`
 
         | target | outcome | live now | took | why |
         |---|---|---|---|---|

@@ -61,6 +61,14 @@ struct TargetRow {
     build: Option<String>,
     live_release: Option<String>,
     live: &'static str,
+    /// The newest release, when it is another build's than what is live.
+    trap: Option<String>,
+    /// The copy that was put on top of it.
+    healed_by: Option<String>,
+    /// The group it went back with.
+    group: Option<String>,
+    /// What the rack showed of a promote that did not end well.
+    promote: Option<Box<crate::event::Evidence>>,
     millis: u64,
 }
 
@@ -182,6 +190,13 @@ fn target_rows(state: &RunState) -> Vec<TargetRow> {
             build: known.staged.as_ref().map(|(build, _)| build.to_string()),
             live_release: live_release.map(|release| release.to_string()),
             live,
+            trap: known.trap().map(ToString::to_string),
+            healed_by: known.healed().map(|copied| copied.release.to_string()),
+            group: match &known.outcome {
+                Some(TargetOutcome::RolledBack { group, .. }) => group.clone(),
+                _ => None,
+            },
+            promote: known.evidence.clone(),
             millis: known.millis,
         }
     };
@@ -307,6 +322,10 @@ mod tests {
               "build": "BAPI2",
               "live_release": "RAPI2",
               "live": "this-commit",
+              "trap": null,
+              "healed_by": null,
+              "group": null,
+              "promote": null,
               "millis": 40000
             },
             {
@@ -326,6 +345,10 @@ mod tests {
               "build": "BWEB2",
               "live_release": "RWEB1",
               "live": "as-before",
+              "trap": "RWEB2",
+              "healed_by": null,
+              "group": null,
+              "promote": null,
               "millis": 10000
             },
             {
@@ -345,6 +368,10 @@ mod tests {
               "build": null,
               "live_release": null,
               "live": "nothing",
+              "trap": null,
+              "healed_by": null,
+              "group": null,
+              "promote": null,
               "millis": 0
             }
           ],
@@ -408,6 +435,10 @@ mod tests {
             {
               "when": "to try this commit again",
               "command": "offbuild deploy --resume"
+            },
+            {
+              "when": "so that no `env set` builds on what was left behind",
+              "command": "offbuild heal web@staging"
             }
           ]
         }

@@ -5,6 +5,7 @@
 //! makes the batches longer and the run no slower. A sink that fails is dropped with one notice; no sink can fail a run.
 //! Sinks know words, state and events only.
 
+pub mod evidence;
 pub mod failures;
 pub mod github;
 pub mod history;
@@ -20,6 +21,7 @@ pub mod summary;
 
 pub mod terminal;
 pub mod text;
+mod trap;
 
 use crate::event::{Acks, Event, EventKind};
 use crate::journal::Journal;

@@ -237,6 +237,12 @@ impl<W: Write> Plain<W> {
                 let mut hooks = again.iter().map(|stage| format!("its hook `{}` was cut short, and runs again", stage.name()));
                 hooks.try_for_each(|hook| self.say(&target.to_string(), &hook))
             }
+            EventKind::ReleaseCopied { target, of, release, group: None } if self.normal() => {
+                self.say(&target.to_string(), &format!("{release}, a copy of {of}, is on top of what was left behind"))
+            }
+            EventKind::TargetFinished { target, outcome: TargetOutcome::RolledBack { message, group: Some(_) }, .. } => {
+                self.say(&target.to_string(), &self.options.paint.warn(&clean(message)))
+            }
             EventKind::RackStatus { target, .. } => self.status(target, event, state),
             EventKind::StepFinished { step, millis, outcome } => self.finished(step, outcome, *millis, state),
             // Failures were told by their step; what was left alone is told by the summary.

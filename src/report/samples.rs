@@ -1,6 +1,7 @@
 //! The event streams every report is tested with.
 
-use crate::event::{Event, EventKind, FORMAT_VERSION, FailureClass, Output, Stage, Step, StepOutcome, TargetOutcome};
+use crate::event::{EnvChange, Event, EventKind, Evidence, FORMAT_VERSION, FailureClass, LogOf, Moment, Output, ProcessSeen, Stage, Step};
+use crate::event::{StepOutcome, Suspect, TargetOutcome};
 use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, RackName, ReleaseId, RunId, ServiceName, Target};
 use time::{Duration, OffsetDateTime, macros::datetime};
 
@@ -72,6 +73,7 @@ impl Stream {
             base: live.map(|_| commit("1")),
             base_source: "rack".to_owned(),
             live_release: live.map(release),
+            trap: None,
         })
     }
 
@@ -247,9 +249,23 @@ pub fn rolled_back() -> Vec<Event> {
     stream.stage_well("web@staging", "RWEB2").begin("web@staging", Stage::Promote, "RWEB2");
     stream.status("web@staging", "updating", "RWEB1").pass(20_000).status("web@staging", "updating", "RWEB2").pass(95_000);
     stream.status("web@staging", "rollback", "RWEB2").pass(9000).status("web@staging", "running", "RWEB1");
+    let text = |text: &str| text.to_owned();
+    let evidence = Evidence {
+        timeline: vec![Moment { millis: 20_000, status: text("updating"), release: Some(release("RWEB2")) }],
+        processes: vec![ProcessSeen { id: text("web-2"), service: text("web"), release: text("RWEB2"), status: text("running") }],
+        logs: vec![LogOf { source: text("service/web/web-2"), lines: vec![text("GET /up 502")] }],
+        system: vec![text("Readiness probe failed: HTTP probe failed with statuscode: 502")],
+        env: EnvChange { added: vec![text("STRIPE_KEY")], changed: Vec::new(), removed: vec![text("OLD_KEY")] },
+        manifest: ["@@ -3 +3 @@", "-    port: 3000", "+    port: 4000"].map(text).to_vec(),
+        suspect: Suspect::Unhealthy,
+        because: text("Readiness probe failed: HTTP probe failed with statuscode: 502"),
+        next: text("see what the health check was answered: convox logs -a web"),
+        missing: Vec::new(),
+    };
+    stream.add(EventKind::PromoteEvidence { target: target("web@staging"), release: release("RWEB2"), evidence: Box::new(evidence) });
     let message = "the rack went back to `RWEB1`: web.1 failed its health check `/up` (502)".to_owned();
     stream.end("web@staging", Stage::Promote, 124_000, StepOutcome::RolledBack { message: message.clone() });
-    stream.done("web@staging", 132_000, TargetOutcome::RolledBack { message });
+    stream.done("web@staging", 132_000, TargetOutcome::RolledBack { message, group: None });
     stream.done("worker@staging", 0, TargetOutcome::NotAttempted { why: "`web@staging` was rolled back".to_owned() }).finish(1)
 }
 

@@ -3,7 +3,7 @@
 //! Folding is pure, so replaying a journal gives the state the run had. Output lines are counted and the last one is
 //! kept; whoever wants all of them reads the events.
 
-use crate::event::{Event, EventKind, FailureClass, Stage, Step, StepOutcome, TargetOutcome};
+use crate::event::{Event, EventKind, Evidence, FailureClass, Stage, Step, StepOutcome, TargetOutcome};
 use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, ReleaseId, RunId, ServiceName, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use time::OffsetDateTime;
@@ -78,6 +78,12 @@ pub struct TargetState {
     pub base_source: String,
     /// The release that was live before the run.
     pub live_release: Option<ReleaseId>,
+    /// A newer release of another build that was there before the run and not live.
+    pub trap_before: Option<ReleaseId>,
+    /// The copy of a release that was made to go back or to heal.
+    pub copied: Option<Copied>,
+    /// What the rack showed of a promote that did not end well.
+    pub evidence: Option<Box<Evidence>>,
     /// What this run staged or took over.
     pub staged: Option<(BuildId, ReleaseId)>,
     /// The run from which `staged` was taken over, and the hooks of it that had run to their end.
@@ -88,6 +94,17 @@ pub struct TargetState {
     pub outcome: Option<TargetOutcome>,
     /// How long its steps in the lane took, milliseconds.
     pub millis: u64,
+}
+
+/// A copy of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// What it is a copy of.
+    pub of: ReleaseId,
+    /// The copy.
+    pub release: ReleaseId,
+    /// The group it went back with; `None` when it heals.
+    pub group: Option<String>,
 }
 
 /// One reading of an app's status on a rack.
@@ -243,11 +260,12 @@ impl RunState {
                 let (branch, ci_url, by) = (branch.clone(), ci_url.clone(), by.clone());
                 self.run = Some(RunFacts { run, command, commit, subject, branch, ci_url, by, started: event.time });
             }
-            EventKind::TargetPlanned { target, verdict, reasons, base, base_source, live_release } => {
+            EventKind::TargetPlanned { target, verdict, reasons, base, base_source, live_release, trap } => {
                 let known = self.target(target);
                 (known.verdict, known.reasons) = (verdict.clone(), reasons.clone());
                 (known.base, known.base_source) = (base.clone(), base_source.clone());
                 known.live_release.clone_from(live_release);
+                known.trap_before.clone_from(trap);
             }
             EventKind::ImagePlanned { app, service, fingerprint, action, reference } => {
                 let image = self.image(app, service);
@@ -295,6 +313,10 @@ impl RunState {
                 known.staged = Some((build.clone(), release.clone()));
                 known.adopted = Some((from.clone(), done.clone()));
             }
+            EventKind::ReleaseCopied { target, of, release, group } => {
+                self.target(target).copied = Some(Copied { of: of.clone(), release: release.clone(), group: group.clone() });
+            }
+            EventKind::PromoteEvidence { target, evidence, .. } => self.target(target).evidence = Some(evidence.clone()),
             EventKind::RackStatus { target, status, release } => {
                 let known = &mut self.target(target).statuses;
                 if known.last().is_none_or(|last| last.status != *status || last.release != *release) {
@@ -431,6 +453,9 @@ impl TargetState {
     #[must_use]
     pub fn live(&self) -> Live {
         let ours = self.staged.as_ref().map(|(_, release)| release);
+        if let Some(back) = self.went_back() {
+            return Live::Before(Some(back.release.clone()));
+        }
         match (&self.outcome, self.statuses.last().and_then(|read| read.release.as_ref())) {
             (Some(TargetOutcome::Deployed { release }), _) => Live::This(Some(release.clone())),
             (Some(TargetOutcome::UpToDate), _) => Live::This(self.live_release.clone()),

@@ -25,6 +25,8 @@ impl Default for Options {
 
 /// More targets that are up to date than this are counted instead of listed.
 const LISTED_UP_TO_DATE: usize = 8;
+/// Of more lines in a part of the evidence, the last ones are shown.
+const SECTION_LINES: usize = 12;
 /// More notices than this are counted.
 const LISTED_NOTICES: usize = 12;
 
@@ -42,7 +44,9 @@ pub fn render(state: &RunState, options: &Options) -> String {
         lines.push(String::new());
         explain(failure, options, &mut lines);
     }
-    if !quiet && state.targets.values().any(|target| !matches!(target.outcome, None | Some(TargetOutcome::UpToDate))) {
+    if !quiet
+        && state.targets.values().any(|target| !matches!(target.outcome, None | Some(TargetOutcome::UpToDate)) || !target.left().is_empty())
+    {
         lines.push(String::new());
         live(state, options, &mut lines);
     }
@@ -62,6 +66,7 @@ pub fn render(state: &RunState, options: &Options) -> String {
 /// True when nothing happened that is worth a table.
 fn is_quiet(state: &RunState) -> bool {
     let idle = |target: &TargetState| matches!(target.outcome, Some(TargetOutcome::UpToDate));
+    let idle = |target: &TargetState| idle(target) && target.left().is_empty();
     state.interrupted.is_none() && state.targets.values().all(idle) && state.images.values().all(|image| image.digest.is_none())
 }
 
@@ -144,8 +149,11 @@ pub fn why(target: &TargetState) -> String {
         [first, more @ ..] => format!("{first} (and {} more)", more.len()),
     };
     match &target.outcome {
-        Some(TargetOutcome::Failed { message, .. } | TargetOutcome::RolledBack { message }) => message.clone(),
-        Some(TargetOutcome::Blocked { by }) => format!("comes after {by}"),
+        Some(TargetOutcome::Failed { message, .. } | TargetOutcome::RolledBack { message, .. }) => message.clone(),
+        Some(TargetOutcome::Blocked { by }) => match by.strip_prefix("group ") {
+            Some(group) => format!("its group `{group}` went back"),
+            None => format!("comes after {by}"),
+        },
         Some(TargetOutcome::Held { from: Some(from) }) => format!("rolled back by hand from {}", from.short()),
         Some(TargetOutcome::Held { from: None }) => "rolled back by hand".to_owned(),
         Some(TargetOutcome::Stale { live }) => format!("{} is live and newer", live.short()),
@@ -172,6 +180,15 @@ fn explain(failure: &Failure, options: &Options, lines: &mut Vec<String>) {
         lines.extend(wrap(&clean(line), options.width.saturating_sub(2)).into_iter().map(|line| format!("  {line}")));
     }
     lines.extend(failure.evidence.iter().map(|line| options.paint.dim(&format!("    {}", clean(line)))));
+    for section in &failure.sections {
+        lines.push(format!("  {}:", clean(&section.title)));
+        let shown = if options.verbose { section.lines.len() } else { SECTION_LINES };
+        let hidden = section.lines.len().saturating_sub(shown);
+        if hidden > 0 {
+            lines.push(options.paint.dim(&format!("    ({} before, see `offbuild report`)", count(hidden, "line"))));
+        }
+        lines.extend(section.lines.iter().skip(hidden).map(|line| options.paint.dim(&format!("    {}", clean(line)))));
+    }
     for (index, line) in wrap(&failure.hint, options.width.saturating_sub(8)).into_iter().enumerate() {
         lines.push(format!("  {}{line}", if index == 0 { "next: " } else { "      " }));
     }
@@ -180,7 +197,7 @@ fn explain(failure: &Failure, options: &Options, lines: &mut Vec<String>) {
 fn live(state: &RunState, options: &Options, lines: &mut Vec<String>) {
     let mut rows = Vec::new();
     for (target, known) in state.targets_in_order() {
-        if known.outcome != Some(TargetOutcome::UpToDate) {
+        if known.outcome != Some(TargetOutcome::UpToDate) || !known.left().is_empty() {
             let [release, note] = live_words(known);
             rows.push([format!("  {target}"), release, note]);
         }
@@ -194,12 +211,13 @@ fn live(state: &RunState, options: &Options, lines: &mut Vec<String>) {
 pub fn live_words(target: &TargetState) -> [String; 2] {
     let base = target.base.as_ref().map(|base| format!("as before, commit {}", base.short()));
     // A rack forks the next `env set` from its newest release, live or not: one that was left behind must be known.
-    let left = target.staged.as_ref().map_or_else(String::new, |(_, release)| format!("; {release} is staged, not live"));
-    let before = || base.clone().unwrap_or_else(|| "as before".to_owned()) + &left;
+    let left = target.left();
+    let copy = target.went_back().map_or_else(String::new, |copied| format!("a copy of {}, ", copied.of));
+    let before = || copy + base.as_deref().unwrap_or("as before") + &left;
     match target.live() {
-        Live::This(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), "this commit".to_owned()],
+        Live::This(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), "this commit".to_owned() + &left],
         Live::Before(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), before()],
-        Live::Other(release) => [release.to_string(), "neither this run's nor the one before".to_owned()],
+        Live::Other(release) => [release.to_string(), "neither this run's nor the one before".to_owned() + &left],
         Live::Unknown => ["-".to_owned(), "not known: the rack could not be asked".to_owned() + &left],
         Live::Nothing => ["-".to_owned(), "nothing was ever deployed".to_owned() + &left],
     }
@@ -364,6 +382,7 @@ mod tests {
         1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
         when it is fixed and committed: offbuild deploy
         to try this commit again: offbuild deploy --resume
+        so that no `env set` builds on what was left behind: offbuild heal web@staging
         "#);
     }
 
@@ -381,8 +400,23 @@ mod tests {
             after 20.0s: updating with RWEB2 active
             after 1m 55s: rollback with RWEB2 active
             after 2m 04s: running with RWEB1 active
-          next: see what the app said before it stopped: `convox logs -a web`, then fix
-                it
+          looks like:
+            a failing health check
+            Readiness probe failed: HTTP probe failed with statuscode: 502
+          processes:
+            web-2 of web, release RWEB2: running
+          last lines of service/web/web-2:
+            GET /up 502
+          what the rack said:
+            Readiness probe failed: HTTP probe failed with statuscode: 502
+          environment, by name:
+            added: STRIPE_KEY
+            removed: OLD_KEY
+          manifest:
+            @@ -3 +3 @@
+            -    port: 3000
+            +    port: 4000
+          next: see what the health check was answered: convox logs -a web
 
         live now
           api@staging     RAPI2  this commit
@@ -393,6 +427,7 @@ mod tests {
         1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
         when it is fixed and committed: offbuild deploy
         to try this commit again: offbuild deploy --resume
+        so that no `env set` builds on what was left behind: offbuild heal web@staging
         "#);
     }
 

@@ -12,7 +12,7 @@ use crate::event::{EventKind, Events, FORMAT_VERSION, TargetOutcome};
 use crate::hooks::process::Processes;
 use crate::journal::Journal;
 use crate::lock::{self, Holder};
-use crate::names::RackName;
+use crate::names::{RackName, RunId};
 use crate::plan::{self, Origin, Plan, Until, show};
 use crate::rack::Rack;
 use crate::registry::Registry;
@@ -28,14 +28,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Asks before a protected rack is touched; without a terminal, `--yes` has to say it.
 pub(super) fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Result<()> {
-    let released: BTreeSet<&RackName> = plan.releases().map(|target| &target.target.rack).collect();
+    let changed = changed(plan);
+    confirm_racks(world, &changed.iter().collect(), &show::text(plan, false), "release to", guards.yes)
+}
+
+/// The same for what is `shown`; `doing` is what the question asks about.
+pub(super) fn confirm_racks(world: &World, changed: &BTreeSet<&RackName>, shown: &str, doing: &str, yes: bool) -> Result<()> {
     let protected: Vec<String> = world
         .racks()
         .into_iter()
-        .filter(|rack| rack.protected && released.contains(&rack.name))
+        .filter(|rack| rack.protected && changed.contains(&rack.name))
         .map(|rack| format!("`{}`", rack.name))
         .collect();
-    if protected.is_empty() || guards.yes {
+    if protected.is_empty() || yes {
         return Ok(());
     }
     let racks = protected.join(", ");
@@ -43,7 +48,7 @@ pub(super) fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Resul
         return Err(Error::refused(format!("rack {racks} is protected")).hint("deploy to it with --yes"));
     }
     let mut stderr = std::io::stderr();
-    let asked = write!(stderr, "{}\nrelease to protected rack {racks}? [y/N] ", show::text(plan, false)).and_then(|()| stderr.flush());
+    let asked = write!(stderr, "{shown}\n{doing} protected rack {racks}? [y/N] ").and_then(|()| stderr.flush());
     let mut answer = String::new();
     let answered = asked.and_then(|()| std::io::stdin().read_line(&mut answer));
     match (answered, answer.trim()) {
@@ -104,14 +109,30 @@ pub(super) async fn carry_out(
     Ok(code)
 }
 
+/// The racks something is changed on: released, or healed.
+fn changed(plan: &Plan) -> BTreeSet<RackName> {
+    let healed = plan.targets().filter(|target| plan.options.heal && target.trap.is_some());
+    plan.releases().chain(healed).map(|target| target.target.rack.clone()).collect()
+}
+
 async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>, wait: Duration) -> Result<Vec<lock::Lock>> {
     // Images alone are named by their content: builds need no lock.
     if guards.is_none() {
         return Ok(Vec::new());
     }
-    let racks: BTreeSet<RackName> = plan.releases().map(|target| target.target.rack.clone()).collect();
-    let holder = Holder::this(plan.run.clone(), plan.ci_url.clone());
-    lock::acquire(root, &racks, &holder, wait, &|notice| eprintln!("{notice}")).await
+    take_locks(root, &plan.run, plan.ci_url.clone(), &changed(plan), wait).await
+}
+
+/// Takes the locks of these racks for a run.
+pub(super) async fn take_locks(
+    root: &Path,
+    run: &RunId,
+    ci_url: Option<String>,
+    racks: &BTreeSet<RackName>,
+    wait: Duration,
+) -> Result<Vec<lock::Lock>> {
+    let holder = Holder::this(run.clone(), ci_url);
+    lock::acquire(root, racks, &holder, wait, &|notice| eprintln!("{notice}")).await
 }
 
 /// `0`, or a length of time as the configuration writes it.
@@ -144,6 +165,7 @@ async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
             base: target.base.clone(),
             base_source: target.base_source.clone(),
             live_release: target.live.as_ref().map(|live| live.release.clone()),
+            trap: target.trap.as_ref().map(|trap| trap.release.clone()),
         });
         if let Origin::Adopt(adopted) = &target.origin {
             events.send(EventKind::ReleaseAdopted {
@@ -242,7 +264,7 @@ fn exit_code(plan: &plan::Plan, ended: &Ended, guards: Option<&cli::Guards>) -> 
         return if ended.failed_apps.is_empty() { 0 } else { Kind::Failed.exit_code() };
     }
     let stale_is_fine = guards.is_none_or(|guards| guards.stale == Stale::Ok);
-    let mut code = 0;
+    let mut code = if ended.unhealed { Kind::Failed.exit_code() } else { 0 };
     for outcome in ended.targets.values() {
         match outcome {
             TargetOutcome::Deployed { .. } | TargetOutcome::Staged { .. } | TargetOutcome::UpToDate | TargetOutcome::Held { .. } => {}

@@ -14,7 +14,7 @@ use super::world::World;
 use crate::changes::verdict::Verdict;
 use crate::cli::{self, Format, Global, Output, Selection};
 use crate::error::{Error, Result};
-use crate::names::{RunId, Target};
+use crate::names::{ReleaseId, RunId, Target};
 use crate::plan::adopt::Candidate;
 use crate::plan::{Gate, Gone, OnFailure, Options, Plan, Until, planner, show};
 use crate::registry::Registry;
@@ -47,6 +47,7 @@ pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
         lock_wait: lock_wait(&args.guards.lock_wait)?,
         dry_run: args.dry_run,
         offline: false,
+        heal: args.heal,
         from,
     };
     run(global, &args.selection, ask, how, Some(&args.guards)).await
@@ -72,6 +73,7 @@ pub(super) async fn promote(global: &Global, args: cli::Promote) -> Result<u8> {
         lock_wait: lock_wait(&args.guards.lock_wait)?,
         dry_run: false,
         offline: false,
+        heal: false,
         from: From::Promote(args.run),
     };
     run(global, &Selection { apps: Vec::new(), racks: args.racks }, ask, how, Some(&args.guards)).await
@@ -90,6 +92,7 @@ pub(super) async fn build(global: &Global, args: cli::BuildArgs) -> Result<u8> {
         lock_wait: Duration::ZERO,
         dry_run: false,
         offline: false,
+        heal: false,
         from: From::Nothing,
     };
     run(global, &args.selection, ask, how, None).await
@@ -109,6 +112,7 @@ pub(super) async fn plan(global: &Global, args: cli::PlanArgs) -> Result<u8> {
         lock_wait: Duration::ZERO,
         dry_run: true,
         offline: args.offline,
+        heal: false,
         from: From::Left,
     };
     run(global, &args.selection, ask, how, None).await
@@ -126,6 +130,8 @@ pub(super) struct How {
     pub(super) dry_run: bool,
     /// Neither racks nor registries are asked.
     pub(super) offline: bool,
+    /// What was left behind is topped with a copy of what is live.
+    pub(super) heal: bool,
     pub(super) from: From,
 }
 
@@ -175,10 +181,11 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     if let Some(error) = live.as_ref().and_then(read::no_rack) {
         return Err(error);
     }
-    let mut candidates = BTreeMap::new();
+    let (mut candidates, mut before) = (BTreeMap::new(), BTreeMap::new());
     if let (Some(earlier), Some(live)) = (&earlier, &live) {
         let staged = earlier.staged(&world, &racks, live).await?;
-        (candidates, ask.unfinished, ask.over) = (staged.candidates, staged.unfinished, staged.over);
+        (candidates, before) = (staged.candidates, staged.before);
+        (ask.unfinished, ask.over) = (staged.unfinished, staged.over);
     }
     let judge = |world: &World, found: &[Found]| {
         let base = ask.base.base.as_deref();
@@ -203,7 +210,7 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     let named = !selection.apps.is_empty() || !selection.racks.is_empty();
     let removed = if named { Vec::new() } else { tokio::task::block_in_place(|| removed(&world, &judgement))? };
     let contexts = tokio::task::block_in_place(|| Contexts::of(&world, &found, &judgement))?;
-    let plan = make_plan(&world, found, judgement, removed, run, &how, jobs, &*registries, candidates).await?;
+    let plan = make_plan(&world, found, judgement, removed, run, &how, jobs, &*registries, candidates, before).await?;
     tokio::task::block_in_place(|| contexts.check(&world, &plan))?;
     if how.dry_run {
         return match how.output.format {
@@ -229,15 +236,17 @@ async fn make_plan(
     jobs: usize,
     registry: &dyn Registry,
     staged: BTreeMap<Target, Candidate>,
+    before: BTreeMap<Target, ReleaseId>,
 ) -> Result<Plan> {
     let deploys = judgement.targets.iter().any(|judged| judged.decision.verdict == Verdict::Deploy);
-    let mut facts = read::facts(world, found, judgement, run, staged)?;
+    let mut facts = read::facts(world, found, judgement, run, staged, before)?;
     facts.removed = removed;
     if deploys && !how.offline {
         // No login where nothing is pushed.
         facts.existing = super::existing::existing(&facts, registry).await?;
     }
-    let options = Options { gate: how.gate, on_failure: how.on_failure, fail_fast: how.work.fail_fast, jobs, until: how.until };
+    let options =
+        Options { gate: how.gate, on_failure: how.on_failure, fail_fast: how.work.fail_fast, jobs, until: how.until, heal: how.heal };
     planner::plan(facts, options)
 }
 

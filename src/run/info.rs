@@ -2,11 +2,17 @@
 
 use super::read;
 use super::world::World;
-use crate::cli::{ConfigArgs, Global, Selection};
+use crate::cli::{ConfigArgs, Format, Global, Selection, StatusArgs};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::names::{AppName, RackName, Target};
+use crate::plan::Trap;
+use crate::rack::{Live, RackError};
 use crate::report::text::{count, table};
+use serde_json::{Value, json};
+
+/// The version of `status --format json`.
+const VERSION: u32 = 1;
 
 /// `offbuild validate`: everything that can be wrong without asking anybody.
 pub(super) fn validate(global: &Global) -> Result<u8> {
@@ -57,11 +63,16 @@ pub(super) fn config(global: &Global, args: &ConfigArgs) -> Result<u8> {
     super::print(&out)
 }
 
-/// `offbuild status`: what is live where.
-pub(super) async fn status(global: &Global, selection: &Selection) -> Result<u8> {
-    let world = World::open(global, selection)?;
+/// `offbuild status`: what is live where, and what would be with the next `env set`.
+pub(super) async fn status(global: &Global, args: &StatusArgs) -> Result<u8> {
+    let world = World::open(global, &args.selection)?;
     let racks = world.rack_clients()?;
     let live = read::live(&world, &racks).await;
+    let code = if live.values().any(Result::is_err) { crate::error::Kind::Unusable.exit_code() } else { 0 };
+    if args.format == Format::Json {
+        super::print(&format!("{:#}\n", json!({"version": VERSION, "targets": live.iter().map(row_json).collect::<Vec<_>>()})))?;
+        return Ok(code);
+    }
     let mut rows = vec![["target", "status", "release", "commit"].map(str::to_owned)];
     for (target, live) in &live {
         let row = match live {
@@ -79,7 +90,29 @@ pub(super) async fn status(global: &Global, selection: &Selection) -> Result<u8>
         };
         rows.push(row);
     }
-    let text: String = table(&rows, None).into_iter().map(|line| format!("{}\n", line.trim_end())).collect();
+    let mut text: String = table(&rows, None).into_iter().map(|line| format!("{}\n", line.trim_end())).collect();
+    let traps = live.iter().filter_map(|(target, live)| Some((target, Trap::of(live.as_ref().ok()?)?)));
+    for (target, trap) in traps {
+        text.push_str(&format!("\n{target}: {trap}\n  next: offbuild heal {target}\n"));
+    }
     super::print(&text)?;
-    Ok(if live.values().any(Result::is_err) { crate::error::Kind::Unusable.exit_code() } else { 0 })
+    Ok(code)
+}
+
+fn row_json((target, live): (&Target, &Result<Live, RackError>)) -> Value {
+    let mut row = json!({"target": target.to_string(), "app": target.app, "rack": target.rack});
+    let (more, error) = match live {
+        Ok(live) => {
+            let release = live.release.as_ref();
+            let commit = release.and_then(|release| release.build.as_ref()).and_then(|build| build.commit.as_ref());
+            let (status, id) = (live.status.word(), release.map(|release| &release.id));
+            (json!({"status": status, "release": id, "commit": commit, "trap": Trap::of(live)}), None)
+        }
+        Err(error) => (json!({"status": "unknown", "release": null, "commit": null, "trap": null}), Some(error.to_string())),
+    };
+    if let (Value::Object(row), Value::Object(more)) = (&mut row, more) {
+        row.extend(more);
+        row.insert("error".to_owned(), error.into());
+    }
+    row
 }

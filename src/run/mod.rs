@@ -12,6 +12,7 @@ mod demo;
 mod deploy;
 mod doctor;
 mod existing;
+mod heal;
 mod info;
 mod init;
 mod lint;
@@ -82,7 +83,8 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Changed(args) => changed::changed(&global, &args).await,
         Command::Why(args) => why::why(&global, &args).await,
         Command::Lint(args) => lint::lint(&global, &args),
-        Command::Status(selection) => info::status(&global, &selection).await,
+        Command::Heal(args) => heal::heal(&global, &args).await,
+        Command::Status(args) => info::status(&global, &args).await,
         Command::Doctor(args) => doctor::doctor(&global, &args).await,
         Command::Validate => info::validate(&global),
         Command::Config(args) => info::config(&global, &args),

@@ -16,10 +16,10 @@ use crate::error::{Error, Kind, Result};
 use crate::event::FailureClass;
 use crate::files;
 use crate::manifest::{self, Manifest, Reading, image_tags};
-use crate::names::{AppName, CommitId, Fingerprint, RackName, RepoPath, RunId, Target};
+use crate::names::{AppName, CommitId, Fingerprint, RackName, ReleaseId, RepoPath, RunId, Target};
 use crate::plan::adopt::Candidate;
 use crate::plan::planner::{AppFacts, Existing, Facts, RackFacts, TargetFacts};
-use crate::plan::{Decision, PlannedLive};
+use crate::plan::{Decision, PlannedLive, Trap};
 use crate::rack::{Live, Rack, RackError};
 use crate::yaml::{Problem, excerpt};
 use futures_util::stream::{self, StreamExt as _};
@@ -390,13 +390,14 @@ pub(super) fn guard(judgement: &Judgement) -> Result<()> {
 
 /// The facts for a plan, without what the registries have.
 ///
-/// `staged` are releases of an earlier run that may be taken over.
+/// `staged` are releases of an earlier run that may be taken over, `before` what was live before it made its own live.
 pub(super) fn facts(
     world: &World,
     found: Vec<Found>,
     judgement: Judgement,
     run: RunId,
     mut staged: BTreeMap<Target, Candidate>,
+    mut before: BTreeMap<Target, ReleaseId>,
 ) -> Result<Facts> {
     let ci_url = world.ci_url();
     let head = &world.head;
@@ -423,12 +424,15 @@ pub(super) fn facts(
             describe(&head.commit.subject, &recorded, &run, ci_url.as_deref())
         });
         let base_source = judged.decision.base_source.as_ref().map(ToString::to_string).unwrap_or_default();
+        let live = judged.live.as_ref().and_then(|live| live.as_ref().ok());
         targets.push(TargetFacts {
             decision,
             reasons: reasons(&judged.decision),
             base: judged.decision.base.clone(),
             base_source,
-            live: judged.live.as_ref().and_then(|live| live.as_ref().ok()).and_then(PlannedLive::of),
+            live: live.and_then(PlannedLive::of),
+            trap: live.and_then(Trap::of),
+            before: before.remove(&judged.target).or_else(|| live.and_then(|live| Some(live.release.as_ref()?.id.clone()))),
             description: description.unwrap_or_default(),
             staged: staged.remove(&judged.target),
             target: judged.target,

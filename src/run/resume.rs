@@ -130,6 +130,9 @@ impl Earlier {
             let deployed = matches!(known.outcome, Some(TargetOutcome::Deployed { .. }));
             // What somebody promoted by hand is left as it is, like what came to its end.
             let promoted = known.adopted.is_some() || state.step_of(&target, Stage::Promote).is_some();
+            if is_live && promoted && self.use_of != Use::Left {
+                staged.before.extend(self.live_before(&target, release).map(|before| (target.clone(), before)));
+            }
             // Whoever did not ask to go on was told how it ended.
             let told = self.use_of == Use::Left && !matches!(known.outcome, None | Some(TargetOutcome::Cancelled));
             if is_live && (deployed || !promoted || told) {
@@ -186,6 +189,13 @@ impl Earlier {
             stuck: BTreeSet::new(),
             required: false,
         })
+    }
+
+    /// What was live before a run made this release of the target live.
+    fn live_before(&self, target: &Target, release: &ReleaseId) -> Option<ReleaseId> {
+        let known = self.runs.iter().rev().filter_map(|(_, state)| state.targets.get(target));
+        let ours = known.filter(|known| known.staged.as_ref().is_some_and(|(_, id)| id == release));
+        ours.filter_map(|known| known.live_release.clone()).find(|before| before != release)
     }
 
     /// The hooks of a release that have run to their end, and those that were begun and did not: of each, the last run that began it
@@ -251,6 +261,8 @@ pub(super) struct Staged {
     pub(super) unfinished: BTreeSet<Target>,
     /// Targets whose release is live, and nothing is missing.
     pub(super) over: BTreeSet<Target>,
+    /// What was live before the earlier run made its own release live.
+    pub(super) before: BTreeMap<Target, ReleaseId>,
 }
 
 fn is_newest(live: &Live, release: &ReleaseId) -> bool {

@@ -66,6 +66,7 @@ pub(super) async fn rollback(global: &Global, args: cli::Rollback) -> Result<u8>
         output: args.output,
         dry_run: false,
         offline: false,
+        heal: false,
         from: From::Nothing,
     };
     let json = how.output.format == cli::Format::Json;
@@ -196,11 +197,14 @@ fn plan(world: &World, app: &App, on: &TargetConfig, live: &Live, chosen: &LiveR
         manifest: Arc::new(manifest),
         description: String::new(),
         origin: Origin::Copy { of: chosen.id.clone(), build: build.id },
+        trap: crate::plan::Trap::of(live),
+        group: None,
+        back_to: None,
     };
     Ok(Plan {
         run: RunId::starting(OffsetDateTime::now_utc()),
         head: world.head.clone(),
-        options: Options { gate: Gate::All, on_failure: OnFailure::StopAll, fail_fast: false, jobs: 1, until: Until::Promote },
+        options: Options { gate: Gate::All, on_failure: OnFailure::StopAll, fail_fast: false, jobs: 1, until: Until::Promote, heal: false },
         builds: Vec::new(),
         apps: BTreeMap::from([(name, app_plan)]),
         lanes: vec![LanePlan { rack: on.rack.clone(), after: Vec::new(), targets: vec![target_plan] }],

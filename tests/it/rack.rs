@@ -6,11 +6,11 @@ mod server;
 mod staging;
 
 use offbuild::config::RackConfig;
-use offbuild::event::{Event, EventKind, Events, Progress, Stage, Step};
+use offbuild::event::{Event, EventKind, Events, Evidence, LogOf, Progress, Stage, Step};
 use offbuild::names::{AppName, CommitId, Digest, RackName, ReleaseId, Repository, ServiceName};
 use offbuild::rack::convox::Convox;
 use offbuild::rack::login::RackLogin;
-use offbuild::rack::{AppStatus, Deliver, ImageMover, Promoted, Rack as _, RackError, RackRead as _, StageRequest, StagedImage};
+use offbuild::rack::{AppStatus, Copying, Deliver, ImageMover, Promoted, Rack as _, RackError, RackRead as _, StageRequest, StagedImage};
 use offbuild::registry::Login;
 use offbuild::secret::{Redactor, Secret};
 use serde_json::{Value, json};
@@ -73,10 +73,17 @@ fn told(mut receiver: UnboundedReceiver<Event>) -> Vec<String> {
             EventKind::Log { line, .. } => line,
             EventKind::Notice { message, .. } => format!("notice: {message}"),
             EventKind::RackStatus { status, release, .. } => format!("status: {status} {}", release.map_or("-".to_owned(), String::from)),
+            EventKind::PromoteEvidence { evidence, .. } => format!("evidence: {}", serde_json::to_string(&evidence).unwrap()),
             other => format!("{other:?}"),
         });
     }
     lines
+}
+
+/// The evidence among what was told.
+fn evidence(told: &[String]) -> Evidence {
+    let line = told.iter().find_map(|line| line.strip_prefix("evidence: "));
+    serde_json::from_str(line.unwrap_or_else(|| panic!("no evidence in {told:?}"))).unwrap()
 }
 
 fn ok(value: Value) -> Reply {

@@ -16,6 +16,7 @@ pub(in crate::changes) fn app() -> App {
         targets: vec![],
         uses: vec![],
         after: vec![],
+        group: None,
         ignore: vec![],
         manifest: "convox.yml".into(),
         generation: 2,

@@ -1,21 +1,36 @@
-//! What a rack shows about a promote: its own lines while it goes on, and what is left to see after a rollback.
+//! What a rack shows about a promote: its own lines while it goes on, and what there is to see when it does not end well.
 //!
-//! Everything here is best effort and bounded in time and size: nothing of it can fail a promote.
+//! Everything here is best effort and bounded in time ([`EVIDENCE_TIME`] in all) and size: nothing of it can fail a promote, or
+//! hide how it failed. Processes and log are read when the rack begins to go back and once more at the end, since what fails is
+//! gone when it has gone back.
 
+use super::guess::{self, Clues, guess};
 use super::socket::{Lines, LogStream, Piece};
 use super::{Convox, wire};
-use crate::event::{Output, Progress};
+use crate::event::{Evidence, LogOf, Moment, Output, Progress};
 use crate::names::ReleaseId;
-use std::collections::VecDeque;
+use crate::rack::EVIDENCE_TIME;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
-/// Lines of the app's log that are kept as evidence.
+/// Lines that are kept of each process.
 const LOG_LINES: usize = 40;
-/// How much of the app's log is read for them, in bytes.
-const LOG_BYTES: usize = 256 << 10;
+/// Lines that are kept of the rack's own.
+const SYSTEM_LINES: usize = 20;
+/// How much of the log's end is kept to choose them from, in bytes. With what else is bounded here, evidence stays below 256 KiB.
+const LOG_BYTES: usize = 160 << 10;
+/// A line is cut after so many bytes.
+const LONGEST: usize = 1000;
 /// Processes that are listed.
 const PROCESSES: usize = 20;
+/// Readings of the status that are kept.
+const MOMENTS: usize = 200;
+/// Lines of the manifests' difference.
+const MANIFEST_LINES: usize = 40;
+/// A manifest larger than this is not compared.
+const MANIFEST_BYTES: usize = 256 << 10;
 /// Lines that are remembered so that a stream opened again does not repeat them.
 const REMEMBERED: usize = 200;
 
@@ -40,40 +55,219 @@ impl Convox {
             tokio::time::sleep(self.poll).await;
         }
     }
+}
 
-    /// The app's processes and their states, those of `release` first.
-    pub(super) async fn process_states(&self, app: &str, release: &ReleaseId) -> Vec<String> {
-        let answer: Result<Vec<wire::Process>, _> = self.http.get(&["apps", app, "processes"], &[]).await;
-        let mut processes = answer.unwrap_or_default();
-        processes.sort_by_key(|process| (process.release != release.as_str(), process.name.clone(), process.id.clone()));
-        let line = |process: &wire::Process| {
-            let wire::Process { id, name, release, status } = process;
-            format!("process {id} of service {name}, release {release}: {status}")
-        };
-        processes.iter().take(PROCESSES).map(line).collect()
+/// What is seen of a promote while it goes on, kept for when it does not end well.
+pub(super) struct Trail {
+    /// The release that was active before.
+    pub(super) before: Option<ReleaseId>,
+    began: Instant,
+    timeline: Vec<Moment>,
+    /// What was there to see when the rack began to go back: what fails then is gone when it is over.
+    caught: Option<Caught>,
+    /// How much is left of [`EVIDENCE_TIME`].
+    left: Duration,
+}
+
+/// The app's processes and the end of its log, at one moment.
+#[derive(Default)]
+struct Caught {
+    processes: Vec<wire::Process>,
+    lines: Vec<String>,
+    missing: Vec<String>,
+}
+
+/// How a promote ended that did not end well.
+pub(super) enum Ending<'e> {
+    /// The rack went back.
+    RolledBack,
+    /// Time ran out.
+    OutOfTime,
+    /// The rack answered an error.
+    Refused(&'e str),
+}
+
+impl Trail {
+    pub(super) fn begin() -> Self {
+        Self { before: None, began: Instant::now(), timeline: Vec::new(), caught: None, left: EVIDENCE_TIME }
     }
 
-    /// The last lines of the app's log since `since` ago.
-    pub(super) async fn last_lines(&self, app: &str, since: Duration) -> Vec<String> {
-        let since = format!("{}s", since.as_secs() + 1);
+    /// Takes down a status that is another one than the last.
+    pub(super) fn note(&mut self, status: &str, release: Option<&ReleaseId>) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if self.timeline.len() < MOMENTS {
+            self.timeline.push(Moment { millis, status: status.to_owned(), release: release.cloned() });
+        }
+    }
+}
+
+impl Convox {
+    /// Looks at the processes and the log while what fails is still there, for a part of the time there is.
+    pub(super) async fn catch(&self, app: &str, trail: &mut Trail) {
+        let began = Instant::now();
+        trail.caught = Some(self.caught(app, trail.began.elapsed(), began + trail.left / 2).await);
+        trail.left = trail.left.saturating_sub(began.elapsed());
+    }
+
+    /// Everything that is left to see, within the time there is; what cannot be read is said.
+    pub(super) async fn evidence(&self, app: &str, release: &ReleaseId, trail: Trail, ending: Ending<'_>) -> Evidence {
+        let deadline = Instant::now() + trail.left;
+        let since = trail.began.elapsed();
+        let before = trail.before.as_ref().filter(|before| *before != release);
+        let releases = async { tokio::join!(self.kept_release(app, before, deadline), self.kept_release(app, Some(release), deadline)) };
+        let (mut caught, (old, new)) = tokio::join!(self.caught(app, since, deadline), releases);
+        if let Some(early) = trail.caught {
+            let news = |one: &wire::Process| !early.processes.iter().any(|known| known.id == one.id);
+            let later: Vec<wire::Process> = caught.processes.drain(..).filter(news).collect();
+            let longer = early.lines.len() > caught.lines.len();
+            caught.processes = early.processes.into_iter().chain(later).collect();
+            if longer {
+                caught.lines = early.lines;
+            }
+        }
+        let mut evidence = Evidence { timeline: trail.timeline, missing: caught.missing, ..Evidence::default() };
+        caught.processes.sort_by_key(|one| (one.release != release.as_str(), one.name.clone(), one.id.clone()));
+        let theirs: BTreeSet<&str> =
+            caught.processes.iter().filter(|one| one.release != release.as_str()).map(|one| one.id.as_str()).collect();
+        let mut logs: BTreeMap<&str, VecDeque<&str>> = BTreeMap::new();
+        let mut system = VecDeque::new();
+        for line in &caught.lines {
+            let Some((source, text)) = apart(line) else { continue };
+            if is_system(line) {
+                keep(&mut system, text, SYSTEM_LINES);
+            } else if !theirs.contains(source.rsplit('/').next().unwrap_or_default()) {
+                keep(logs.entry(source).or_default(), text, LOG_LINES);
+            }
+        }
+        let ours = caught.processes.iter().filter(|one| one.release == release.as_str());
+        let mut clues = Clues {
+            system: system.iter().copied().collect(),
+            app: logs.values().flatten().copied().collect(),
+            states: ours.map(|one| one.status.as_str()).collect(),
+            still_going: matches!(ending, Ending::OutOfTime),
+        };
+        if let Ending::Refused(message) = ending {
+            clues.system.push(message);
+        }
+        (evidence.suspect, evidence.because) = guess(&clues);
+        evidence.next = guess::next(evidence.suspect, &evidence.because, app, release);
+        evidence.logs =
+            logs.iter().take(PROCESSES).map(|(source, lines)| LogOf { source: (*source).to_owned(), lines: owned(lines) }).collect();
+        evidence.system = owned(&system);
+        evidence.processes = caught.processes.iter().take(PROCESSES).map(wire::Process::seen).collect();
+        match (old, new) {
+            (Ok(Some(old)), Ok(Some(new))) => {
+                evidence.env = old.env_change(&new);
+                evidence.manifest = differences(&old, &new);
+            }
+            (Err(why), _) | (_, Err(why)) => evidence.missing.push(why),
+            // The app's first release, or one the rack has deleted.
+            _ => {}
+        }
+        evidence
+    }
+
+    async fn kept_release(&self, app: &str, id: Option<&ReleaseId>, deadline: Instant) -> Result<Option<wire::Release>, String> {
+        let Some(id) = id else { return Ok(None) };
+        match timeout_at(deadline, self.release(app, id)).await {
+            Ok(Ok(release)) => Ok(release),
+            Ok(Err(error)) => Err(format!("release {id}: {error}")),
+            Err(_) => Err(format!("release {id}: no answer in time")),
+        }
+    }
+
+    async fn caught(&self, app: &str, since: Duration, deadline: Instant) -> Caught {
+        let ((processes, no_processes), (lines, no_lines)) =
+            tokio::join!(self.processes(app, deadline), self.last_lines(app, since, deadline));
+        Caught { processes, lines, missing: no_processes.into_iter().chain(no_lines).collect() }
+    }
+
+    async fn processes(&self, app: &str, deadline: Instant) -> (Vec<wire::Process>, Option<String>) {
+        let path = ["apps", app, "processes"];
+        match timeout_at(deadline, self.http.get::<Vec<wire::Process>>(&path, &[])).await {
+            Ok(Ok(processes)) => (processes, None),
+            Ok(Err(error)) => (Vec::new(), Some(format!("the processes: {}", error.message()))),
+            Err(_) => (Vec::new(), Some("the processes: no answer in time".to_owned())),
+        }
+    }
+
+    /// The last lines of the app's log since `since` ago, as much of them as is kept.
+    async fn last_lines(&self, app: &str, since: Duration, deadline: Instant) -> (Vec<String>, Option<String>) {
+        // The rack's clock may be behind ours.
+        let since = format!("{}s", since.as_secs() + 5);
         let options = [("Follow", "false".to_owned()), ("Prefix", "true".to_owned()), ("Since", since)];
-        let mut kept: VecDeque<String> = VecDeque::new();
+        let mut kept = Tail::default();
         let read = async {
-            let Ok(mut stream) = LogStream::open(&self.http, &["apps", app, "logs"], &options).await else { return };
-            let (mut lines, mut size) = (Lines::default(), 0);
-            while let Some(Piece::Output(bytes)) = stream.next().await {
-                size += bytes.len();
-                kept.extend(lines.push(&bytes));
-                kept.drain(..kept.len().saturating_sub(LOG_LINES));
-                if size > LOG_BYTES {
-                    break;
+            let mut stream =
+                LogStream::open(&self.http, &["apps", app, "logs"], &options).await.map_err(|error| error.message().to_owned())?;
+            let mut lines = Lines::default();
+            while let Some(piece) = stream.next().await {
+                match piece {
+                    Piece::Output(bytes) => lines.push(&bytes).into_iter().for_each(|line| kept.push(line)),
+                    Piece::Refused(message) => return Err(String::from_utf8_lossy(&message).trim().to_owned()),
                 }
             }
-            kept.extend(lines.finish());
+            lines.finish().into_iter().for_each(|line| kept.push(line));
+            Ok(())
         };
-        let _ = tokio::time::timeout(self.patience(), read).await;
-        kept.into_iter().map(|line| format!("log {line}")).collect()
+        let ended = timeout_at(deadline, read).await;
+        let missing = match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(format!("the log: {why}")),
+            Err(_) => Some("the log was not read to its end in time".to_owned()),
+        };
+        (kept.lines.into(), missing)
     }
+}
+
+/// The end of a log, bounded in bytes.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Tail {
+    fn push(&mut self, mut line: String) {
+        line.truncate(line.floor_char_boundary(LONGEST));
+        self.bytes += line.len();
+        self.lines.push_back(line);
+        while self.bytes > LOG_BYTES {
+            let Some(dropped) = self.lines.pop_front() else { break };
+            self.bytes -= dropped.len();
+        }
+    }
+}
+
+fn keep<'l>(lines: &mut VecDeque<&'l str>, line: &'l str, most: usize) {
+    lines.push_back(line);
+    lines.drain(..lines.len().saturating_sub(most));
+}
+
+fn owned(lines: &VecDeque<&str>) -> Vec<String> {
+    lines.iter().map(|line| (*line).to_owned()).collect()
+}
+
+/// Who wrote a line and what, when it is prefixed: `TIME SOURCE TEXT`.
+fn apart(line: &str) -> Option<(&str, &str)> {
+    let (_, rest) = line.split_once(' ')?;
+    Some(rest.split_once(' ').unwrap_or((rest, "")))
+}
+
+/// How two releases' manifests differ, as `diff -u` writes it, without its head.
+fn differences(old: &wire::Release, new: &wire::Release) -> Vec<String> {
+    let (old, new) = (old.manifest.as_str(), new.manifest.as_str());
+    if old.is_empty() || new.is_empty() || old.len().max(new.len()) > MANIFEST_BYTES {
+        return Vec::new();
+    }
+    let diff = similar::TextDiff::from_lines(old, new).unified_diff().context_radius(1).to_string();
+    let mut lines: Vec<String> =
+        diff.lines().take(MANIFEST_LINES + 1).map(|line| line[..line.floor_char_boundary(LONGEST)].to_owned()).collect();
+    if lines.len() > MANIFEST_LINES {
+        lines.truncate(MANIFEST_LINES);
+        lines.push("…".to_owned());
+    }
+    lines
 }
 
 /// True for a line of the rack itself: its second word names `system/…`, after the time.

@@ -3,7 +3,7 @@
 use super::failure::CallError;
 use super::{Convox, wire};
 use crate::names::{BuildId, ReleaseId};
-use crate::rack::{AppStatus, Live, LiveBuild, LiveRelease, NewerRelease, RackError, RackInfo};
+use crate::rack::{AppStatus, Copying, Live, LiveBuild, LiveRelease, NewerRelease, RackError, RackInfo};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use std::collections::{BTreeMap, BTreeSet};
 use time::OffsetDateTime;
@@ -166,9 +166,11 @@ impl Convox {
 
     async fn with_build(&self, app: &str, release: Option<&wire::Release>) -> Result<Option<NewerRelease>, RackError> {
         let Some(id) = release.and_then(wire::Release::id) else { return Ok(None) };
-        let build = self.maybe_build(app, release.and_then(wire::Release::build)).await?;
+        let of = release.and_then(wire::Release::build);
+        let build = self.maybe_build(app, of.clone()).await?;
         Ok(Some(NewerRelease {
             id,
+            build: of,
             commit: build.as_ref().and_then(wire::Build::commit),
             build_description: build.map(|build| build.description).unwrap_or_default(),
         }))
@@ -188,9 +190,14 @@ fn replaced<'r>(active: &wire::Release, releases: &'r [wire::Release]) -> Option
     let build = active.build()?;
     let before: Vec<&wire::Release> = releases.iter().filter(|release| release.created < active.created).collect();
     let at = before.iter().position(|release| release.build().is_some_and(|other| other != build))?;
-    let copied = before[at + 1..].iter().any(|release| release.build().as_ref() == Some(&build));
+    let copied = before[at + 1..].iter().find(|release| release.build().as_ref() == Some(&build))?;
+    let switched = at.checked_sub(1).map_or(active, |at| before[at]);
+    if Copying::is_cleanup(&switched.description) {
+        // What lay between was put aside by offbuild itself, and nobody's word: it is as if it had never been made.
+        return replaced(copied, releases);
+    }
     // Going back twice is going back from what was there first.
-    copied.then(|| replaced(before[at], releases).unwrap_or(before[at]))
+    Some(replaced(before[at], releases).unwrap_or(before[at]))
 }
 
 /// The active release. One the rack has deleted keeps its id and is as old as can be.

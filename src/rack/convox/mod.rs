@@ -2,7 +2,7 @@
 //!
 //! `http` makes calls, `failure` tells failures apart, `socket` reads log streams, `wire` has the objects. On top of them: `live`
 //! (what runs), `stage` (from a manifest to a release; `build_log`, `deliver` and `release` are its parts) and `promote`
-//! (from a release to what is live; `evidence` gathers what a rolled back one leaves). Facts about racks are from the
+//! (from a release to what is live; `evidence` gathers what one that failed leaves, `guess` says what that looks like). Facts about racks are from the
 //! sources of `convox/rack` 20260421192651 and `convox/convox` 3.24.9.
 //!
 //! Deliberately absent: any decision about what to deploy, `force=true`, and retries of a change without a look in between.
@@ -11,6 +11,7 @@ mod build_log;
 mod deliver;
 mod evidence;
 mod failure;
+mod guess;
 mod http;
 mod live;
 mod promote;
@@ -23,7 +24,7 @@ mod wire;
 pub use live::AppSummary;
 
 use super::login::RackLogin;
-use super::{Live, LiveRelease, Promoted, Rack, RackError, RackInfo, RackRead, StageRequest, Staged};
+use super::{Copying, Live, LiveRelease, Promoted, Rack, RackError, RackInfo, RackRead, StageRequest, Staged};
 use crate::config::RackConfig;
 use crate::event::Progress;
 use crate::names::{RackName, ReleaseId};
@@ -177,8 +178,8 @@ impl Rack for Convox {
         self.stage_release(request, mover, progress, cancel).await
     }
 
-    async fn copy(&self, app: &str, release: &ReleaseId, cancel: &CancellationToken) -> Result<ReleaseId, RackError> {
-        self.roll_back_to(app, release, cancel).await
+    async fn copy(&self, app: &str, release: &ReleaseId, why: &Copying, cancel: &CancellationToken) -> Result<ReleaseId, RackError> {
+        self.copy_of(app, release, why, cancel).await
     }
 
     async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError> {

@@ -13,6 +13,7 @@
 //!
 //! Once the promote is sent, `cancel` is not heeded: what is under way is awaited.
 
+use super::evidence::{Ending, Trail};
 use super::http::Body;
 use super::{CallError, Convox, go_on, wire};
 use crate::event::Progress;
@@ -77,6 +78,29 @@ impl Convox {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Promoted, RackError> {
+        let mut trail = Trail::begin();
+        let ended = self.promote_along(app, release, timeout, progress, cancel, &mut trail).await;
+        let ending = match &ended {
+            Ok(Promoted::RolledBack { .. }) => Ending::RolledBack,
+            Err(RackError::Timeout { .. }) => Ending::OutOfTime,
+            Err(RackError::Refused { message, .. } | RackError::Unknown { message, .. }) => Ending::Refused(message),
+            // Well, somebody else's, or nobody there to be asked.
+            _ => return ended,
+        };
+        let evidence = self.evidence(app, release, trail, ending).await;
+        progress.evidence(release.clone(), evidence);
+        ended
+    }
+
+    async fn promote_along(
+        &self,
+        app: &str,
+        release: &ReleaseId,
+        timeout: Duration,
+        progress: &Progress,
+        cancel: &CancellationToken,
+        trail: &mut Trail,
+    ) -> Result<Promoted, RackError> {
         let what = format!("the promote of release `{release}` of app `{app}`");
         let major = self.known().await?.major;
         // Version 3 undoes a roll that takes longer than it is told; that has to be seen within our own limit.
@@ -93,6 +117,7 @@ impl Convox {
                 before = self.until_idle(app, deadline, progress, cancel).await?;
             }
             let active = before.release();
+            trail.before = active.clone().filter(|active| active != release).or(trail.before.take());
             let ours = active.as_ref() == Some(release);
             if let Some(active) = active.filter(|active| !ours && judged.as_ref() != Some(active)) {
                 return Ok(Promoted::Overtaken { active });
@@ -138,7 +163,7 @@ impl Convox {
                 Next::Watch(sent) => {
                     let watch = Watch { rack: self, app, release, major, timeout, progress, began: Instant::now() };
                     let seen = tokio::select! {
-                        seen = watch.until_known(sent) => seen?,
+                        seen = watch.until_known(sent, trail) => seen?,
                         never = self.tell_progress(app, progress) => match never {},
                     };
                     match seen {
@@ -229,10 +254,8 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// Looks at the app until it is in a known state.
-    async fn until_known(&self, sent: Sent) -> Result<Seen, RackError> {
+    async fn until_known(&self, sent: Sent, trail: &mut Trail) -> Result<Seen, RackError> {
         let deadline = self.began + self.timeout;
-        let mut timeline = Vec::new();
-        let mut processes = Vec::new();
         let mut last: Option<(AppStatus, Option<ReleaseId>)> = None;
         let (mut same, mut moved, mut rollback, mut unread) = (0, false, false, false);
         loop {
@@ -255,8 +278,7 @@ impl Watch<'_> {
                 same += 1;
             } else {
                 same = 1;
-                let release = look.1.as_ref().map_or("none", ReleaseId::as_str);
-                timeline.push(format!("after {}s: {}, active release {release}", self.began.elapsed().as_secs(), look.0.word()));
+                trail.note(look.0.word(), look.1.as_ref());
                 self.progress.rack_status(look.0.word(), look.1.clone());
             }
             last = Some(look.clone());
@@ -286,7 +308,7 @@ impl Watch<'_> {
                     if !not_ours && !rollback {
                         rollback = true;
                         // What is failing now will be gone when the rollback is over.
-                        processes = self.rack.process_states(self.app, self.release).await;
+                        self.rack.catch(self.app, trail).await;
                     }
                     false
                 }
@@ -311,15 +333,7 @@ impl Watch<'_> {
             }
             return match sent {
                 Sent::Lost(error) | Sent::Refused(error) if !rollback => Ok(Seen::NotTaken(error)),
-                _ => {
-                    if processes.is_empty() {
-                        processes = self.rack.process_states(self.app, self.release).await;
-                    }
-                    let mut evidence = timeline;
-                    evidence.append(&mut processes);
-                    evidence.extend(self.rack.last_lines(self.app, self.began.elapsed()).await);
-                    Ok(Seen::Ended(Promoted::RolledBack { active, evidence }))
-                }
+                _ => Ok(Seen::Ended(Promoted::RolledBack { active })),
             };
         }
     }

@@ -7,7 +7,7 @@
 use super::http::{Body, parse};
 use super::{Convox, go_on, wire};
 use crate::names::{BuildId, ReleaseId};
-use crate::rack::RackError;
+use crate::rack::{Copying, RackError};
 use crate::secret::Secret;
 use tokio_util::sync::CancellationToken;
 
@@ -65,16 +65,22 @@ impl Convox {
     ///
     /// # Errors
     /// [`RackError::Refused`] when the release is not there or was never built; otherwise as [`crate::rack::Rack::stage`].
-    pub async fn roll_back_to(&self, app: &str, release: &ReleaseId, cancel: &CancellationToken) -> Result<ReleaseId, RackError> {
+    pub(super) async fn copy_of(
+        &self,
+        app: &str,
+        release: &ReleaseId,
+        why: &Copying,
+        cancel: &CancellationToken,
+    ) -> Result<ReleaseId, RackError> {
         let refused = |message: &str| RackError::Refused {
             rack: self.name.clone(),
-            what: format!("a rollback of app `{app}` to release `{release}`"),
+            what: format!("a copy of release `{release}` of app `{app}`"),
             status: 404,
             message: message.to_owned(),
         };
         let old = self.release(app, release).await?.ok_or_else(|| refused("the rack has no such release"))?;
         let build = old.build().ok_or_else(|| refused("the release has no build"))?;
-        let description = format!("rollback to {release}");
+        let description = why.description(release);
         let copy = NewRelease { build: &build, description: &description, env: Some(old.env()), parent: Some(release.clone()) };
         self.create_release(app, copy, cancel).await
     }

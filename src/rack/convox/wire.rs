@@ -3,10 +3,12 @@
 //! Unknown fields are ignored and missing ones are empty: the two generations differ in both. A release's env is all
 //! secrets, so it lives in a [`Secret`].
 
+use crate::event::{EnvChange, ProcessSeen};
 use crate::names::{BuildId, CommitId, ReleaseId};
 use crate::rack::AppStatus;
 use crate::secret::Secret;
 use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -90,6 +92,7 @@ pub(super) struct Release {
     id: String,
     build: String,
     pub(super) description: String,
+    pub(super) manifest: String,
     #[serde(deserialize_with = "moment")]
     pub(super) created: OffsetDateTime,
     /// `KEY=VALUE` lines.
@@ -99,8 +102,8 @@ pub(super) struct Release {
 
 impl Default for Release {
     fn default() -> Self {
-        let (id, build, description) = Default::default();
-        Self { id, build, description, created: OffsetDateTime::UNIX_EPOCH, env: None }
+        let (id, build, description, manifest) = Default::default();
+        Self { id, build, description, manifest, created: OffsetDateTime::UNIX_EPOCH, env: None }
     }
 }
 
@@ -129,6 +132,23 @@ impl Release {
         Secret::new(lines.join("\n"))
     }
 
+    /// The names of the variables that differ in `newer`; the marker every deploy sets is left out.
+    pub(super) fn env_change(&self, newer: &Self) -> EnvChange {
+        let (old, new) = (self.variables(), newer.variables());
+        let name = |name: &&str| (*name).to_owned();
+        let (mut added, mut changed, mut removed): (Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
+        added.extend(new.keys().filter(|key| !old.contains_key(*key)));
+        changed.extend(new.iter().filter(|(key, value)| old.get(*key).is_some_and(|was| was != *value)).map(|(key, _)| key));
+        removed.extend(old.keys().filter(|key| !new.contains_key(*key)));
+        let names = |list: Vec<&str>| list.iter().take(NAMES).map(name).collect();
+        EnvChange { added: names(added), changed: names(changed), removed: names(removed) }
+    }
+
+    fn variables(&self) -> BTreeMap<&str, &str> {
+        let lines = self.env.iter().flat_map(|env| env.expose().split('\n'));
+        lines.filter_map(|line| line.split_once('=')).filter(|(key, _)| *key != REVISION).collect()
+    }
+
     /// Its env, to be copied.
     pub(super) fn env(&self) -> Secret {
         self.env.clone().unwrap_or_else(|| Secret::new(""))
@@ -137,6 +157,8 @@ impl Release {
 
 /// The variable that tells an app which commit it runs.
 const REVISION: &str = "REVISION";
+/// More names of changed variables are not listed.
+const NAMES: usize = 50;
 
 /// A process.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -146,6 +168,14 @@ pub(super) struct Process {
     pub(super) name: String,
     pub(super) release: String,
     pub(super) status: String,
+}
+
+impl Process {
+    /// As the evidence lists it.
+    pub(super) fn seen(&self) -> ProcessSeen {
+        let (id, service) = (self.id.clone(), self.name.clone());
+        ProcessSeen { id, service, release: self.release.clone(), status: self.status.clone() }
+    }
 }
 
 /// The answer of the object store.
@@ -214,6 +244,14 @@ mod tests {
         }
         assert_eq!(release("A=1\nREVISION=a=b").revision(), Some("a=b"));
         assert_eq!(release("A=1").revision(), None);
+    }
+
+    #[test]
+    fn variables_that_differ_are_told_by_name() {
+        let change = release("A=1\nB=secret\nC=1\nREVISION=x").env_change(&release("B=other\nC=1\nD=2\nREVISION=y"));
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(change, EnvChange { added: names(&["D"]), changed: names(&["B"]), removed: names(&["A"]) });
+        assert!(release("A=1\nREVISION=x").env_change(&release("REVISION=y\nA=1")).is_empty());
     }
 
     #[test]

@@ -105,6 +105,10 @@ fn failed(state: &RunState, page: &mut String) {
         let _ = write!(page, "<section class=\"failure\">\n<h2>{} <span class=\"bad\">", safe(&failure.subject()));
         let _ = write!(page, "{}</span></h2>\n<pre>{}</pre>\n", escape(&failure.what()), safe(&failure.message));
         list(page, &failure.evidence);
+        for section in &failure.sections {
+            let text = safe(&section.lines.join("\n"));
+            let _ = write!(page, "<details open><summary>{}</summary><pre>{text}</pre></details>\n", safe(&section.title));
+        }
         let _ = write!(page, "<p>next: {}</p>\n</section>\n", safe(&failure.hint));
     }
 }
@@ -228,11 +232,16 @@ mod tests {
                         | EventKind::Log { line: it, .. }
                         | EventKind::Notice { message: it, .. }
                         | EventKind::RackStatus { status: it, .. } => *it = text(),
+                        EventKind::PromoteEvidence { evidence, .. } => {
+                            (evidence.because, evidence.next, evidence.system[0], evidence.logs[0].source) =
+                                (text(), text(), text(), text());
+                            (evidence.processes[0].status, evidence.manifest[0], evidence.env.added[0]) = (text(), text(), text());
+                        }
                         EventKind::BuildStep { name, error, .. } => (*name, *error) = (text(), error.as_ref().map(|_| text())),
                         EventKind::TargetFinished {
                             outcome:
                                 TargetOutcome::Failed { message: it, .. }
-                                | TargetOutcome::RolledBack { message: it }
+                                | TargetOutcome::RolledBack { message: it, .. }
                                 | TargetOutcome::Blocked { by: it }
                                 | TargetOutcome::NotAttempted { why: it },
                             ..

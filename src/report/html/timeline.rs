@@ -97,7 +97,7 @@ fn class(stage: Stage) -> &'static str {
         Stage::Push => "push",
         Stage::Retag => "retag",
         Stage::Stage => "stage",
-        Stage::Promote => "promote",
+        Stage::Promote | Stage::GoBack | Stage::Heal => "promote",
         Stage::BeforeBuild | Stage::AfterBuild | Stage::BeforeRelease | Stage::AfterRelease | Stage::OnFailure => "hook",
     }
 }

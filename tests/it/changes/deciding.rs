@@ -215,6 +215,7 @@ fn a_rollback_by_hand_is_respected_until_the_app_changes() {
     let [one, two, _] = three_commits(&repo);
     let topped = |commit: &CommitId, description: &str| NewerRelease {
         id: ReleaseId::new("RBBBBBBBBBB").unwrap(),
+        build: None,
         commit: Some(commit.clone()),
         build_description: description.to_owned(),
     };

@@ -65,15 +65,19 @@ async fn a_rollback_is_told_with_its_evidence() {
         let log = vec![Message::Text(b"2026 service/web/1 boom\n2026 system/ecs stopping\n"), Message::End];
         let server = promoting(rack(), looks.iter().copied()).on("WS /apps/web/logs", [Reply::Socket(log)]).serve().await;
         let (promoted, told) = promote(&server).await;
-        let Promoted::RolledBack { active, evidence } = promoted.unwrap() else { panic!("{looks:?}") };
+        let Promoted::RolledBack { active } = promoted.unwrap() else { panic!("{looks:?}") };
         assert_eq!(active.unwrap().as_str(), "ROLD");
+        let (told, evidence_of) = (told, ());
         let statuses: Vec<_> = told.iter().filter(|line| line.starts_with("status: ")).collect();
         assert_eq!(statuses, expected);
         assert!(told.contains(&"2026 system/ecs stopping".to_owned()), "{told:?}");
         assert!(!told.contains(&"2026 service/web/1 boom".to_owned()), "{told:?}");
-        let evidence = evidence.join("\n");
-        assert!(evidence.contains("process web-2 of service web, release RNEW: crash\nprocess web-1"), "{evidence}");
-        assert!(evidence.contains("log 2026 service/web/1 boom"), "{evidence}");
+        let evidence = evidence(&told);
+        let processes: Vec<&str> = evidence.processes.iter().map(|seen| seen.id.as_str()).collect();
+        assert_eq!(processes, ["web-2", "web-1"], "those of the new release first");
+        assert_eq!(evidence.logs, [LogOf { source: "service/web/1".to_owned(), lines: vec!["boom".to_owned()] }]);
+        assert_eq!(evidence.system, ["stopping"]);
+        assert_eq!((evidence.timeline.len(), evidence.missing.len()), (looks.len(), 0), "{evidence:?}");
         assert_eq!(server.changes(), [PROMOTE]);
     }
 }

@@ -94,12 +94,16 @@ async fn a_rack_is_known_by_its_answer() {
 }
 
 #[tokio::test]
-async fn a_rollback_is_a_new_release_with_the_old_build_and_env() {
+async fn a_copy_is_a_new_release_with_the_old_build_and_env() {
     let server = v3().on("POST /apps/web/releases", [ok(release("RBACK", "BOLD", "", 9))]).serve().await;
-    let id = client(&server).roll_back_to("web", &ReleaseId::new("ROLD").unwrap(), &CancellationToken::new()).await.unwrap();
+    let id = client(&server).copy("web", &ReleaseId::new("ROLD").unwrap(), &Copying::Heal, &CancellationToken::new()).await.unwrap();
     assert_eq!(id.as_str(), "RBACK");
     let form = server.only("POST /apps/web/releases").form();
     assert_eq!((form["build"].as_str(), form["env"].as_str()), ("BOLD", "A=1\nREVISION=old"));
+    assert_eq!(
+        (form["description"].as_str(), form["parent-release"].as_str()),
+        ("[offbuild heal] copy of ROLD, the active release", "ROLD")
+    );
 }
 
 /// A key and a certificate that signed itself, for `name`, in a directory that ends with the value.

@@ -1,0 +1,63 @@
+//! `offbuild heal`: a copy of what is live on top of releases that were left behind, and nothing else.
+//!
+//! `deploy --heal` does the same at the end of a run; this is for whoever wants no deploy. Nothing that runs is touched, so there is
+//! no journal: the rack keeps the copy, and its description says what it is.
+
+use super::carry_out::{confirm_racks, lock_wait, take_locks};
+use super::read;
+use super::world::{World, rack_error, target as target_of};
+use crate::cli::{self, Global};
+use crate::deploy::heal::{Healed, heal as heal_one};
+use crate::error::{Kind, Result};
+use crate::names::{RackName, RunId, Target};
+use crate::plan::Trap;
+use std::collections::{BTreeMap, BTreeSet};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+/// Heals every selected target that needs it.
+pub(super) async fn heal(global: &Global, args: &cli::Heal) -> Result<u8> {
+    let world = World::open(global, &args.selection)?;
+    let wait = lock_wait(&args.lock_wait)?;
+    let racks = world.rack_clients()?;
+    let live = read::live(&world, &racks).await;
+    if let Some(error) = read::no_rack(&live) {
+        return Err(error);
+    }
+    let mut code = 0;
+    let mut traps: BTreeMap<Target, Trap> = BTreeMap::new();
+    for (target, live) in &live {
+        match live {
+            Ok(live) => traps.extend(Trap::of(live).map(|trap| (target.clone(), trap))),
+            Err(error) => {
+                eprintln!("{target}: {error}");
+                code = Kind::Unusable.exit_code();
+            }
+        }
+    }
+    if traps.is_empty() {
+        super::print("nothing to heal: no release is newer than what is live\n")?;
+        return Ok(code);
+    }
+    let on: BTreeSet<RackName> = traps.keys().map(|target| target.rack.clone()).collect();
+    let shown: String = traps.iter().map(|(target, trap)| format!("{target}: {trap}\n")).collect();
+    confirm_racks(&world, &on.iter().collect(), &shown, "put copies of what is live on", args.yes)?;
+    let run = RunId::starting(OffsetDateTime::now_utc());
+    let _locks = take_locks(world.history.root(), &run, world.ci_url(), &on, wait).await?;
+    for (app, on) in world.targets() {
+        let target = target_of(app, on);
+        let Some(rack) = racks.get(&target.rack).filter(|_| traps.contains_key(&target)) else { continue };
+        match heal_one(&**rack, &on.name, &CancellationToken::new()).await {
+            Ok(Some(Healed { over, of, release })) => {
+                super::print(&format!("{target}: {release}, a copy of {of}, is on top of {over}\n"))?;
+            }
+            // Somebody released it meanwhile.
+            Ok(None) => drop(super::print(&format!("{target}: nothing to heal any more\n"))?),
+            Err(error) => {
+                eprintln!("{}", rack_error(error));
+                code = Kind::Failed.exit_code();
+            }
+        }
+    }
+    Ok(code)
+}
