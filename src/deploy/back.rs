@@ -75,7 +75,7 @@ async fn put_back(
             let message = format!("rack `{}` rolled {copy}, a copy of {to}, back: {ours} is live for `{target}` still", target.rack);
             Err(Stop::failed(FailureClass::Promote, message))
         }
-        Promoted::Overtaken { active } => Err(theirs(back, &active.to_string())),
+        Promoted::Overtaken { active } => Err(theirs(back, active.as_ref())),
     }
 }
 

@@ -412,7 +412,7 @@ pub enum EventKind {
         #[serde(flatten)]
         outcome: StepOutcome,
     },
-    /// A target has its outcome.
+    /// A target has its outcome. One that was deployed and goes back with its group has another one later: the last one counts.
     TargetFinished {
         /// The target.
         target: Target,

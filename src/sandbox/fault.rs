@@ -3,6 +3,7 @@
 //! A fault is written `RACK:APP:FAULT`, `RACK:FAULT` or `registry:FAULT` (`ecr:FAULT` for its API); `*` stands for any. Faults that
 //! name an answer (`500-once`, `…-answer-lost`) happen once and are gone, the others stay until they are removed.
 
+use super::symptom::Symptom;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,8 @@ pub enum Fault {
     RackBuildHangs,
     /// A promote is accepted and then rolled back.
     PromoteRollsBack,
+    /// A promote is accepted, the new processes do not come to run, and it is rolled back.
+    App(Symptom),
     /// A promote is accepted and does not end before this fault does; `cancel` ends it too.
     PromoteHangs,
     /// The next promote takes, but its answer never arrives.
@@ -46,6 +49,13 @@ const WORDS: &[(&str, Fault, &str)] = &[
     ("rack-build-fails", Fault::RackBuildFails, "builds on the rack fail"),
     ("rack-build-hangs", Fault::RackBuildHangs, "builds on the rack do not end before this fault does"),
     ("promote-rolls-back", Fault::PromoteRollsBack, "a promote is accepted and then rolled back"),
+    ("app-crashes", Fault::App(Symptom::Crashes), "a promote is rolled back: the processes end with code 1"),
+    ("app-oom", Fault::App(Symptom::OutOfMemory), "… they need more memory than they may have"),
+    ("app-unhealthy", Fault::App(Symptom::Unhealthy), "… they answer 502 to the health check"),
+    ("app-wrong-port", Fault::App(Symptom::WrongPort), "… they listen on another port"),
+    ("app-missing-env", Fault::App(Symptom::MissingEnv), "… a variable they need is not set"),
+    ("app-bad-command", Fault::App(Symptom::BadCommand), "… their command is not in the image"),
+    ("no-capacity", Fault::App(Symptom::NoCapacity), "… there is no room for them"),
     ("promote-hangs", Fault::PromoteHangs, "a promote is accepted and does not end before this fault does"),
     ("promote-answer-lost", Fault::PromoteAnswerLost, "once: a promote takes, its answer never arrives"),
     ("build-answer-lost", Fault::BuildAnswerLost, "once: a build starts, the answer with its id never arrives"),
@@ -199,6 +209,15 @@ impl Faults {
     #[must_use]
     pub fn is_set(&self, place: &str, app: Option<&str>, fault: &Fault) -> bool {
         self.lock().iter().any(|set| set.fault == *fault && set.concerns(place, app))
+    }
+
+    /// What is wrong with the processes of an app.
+    pub(super) fn symptom(&self, place: &str, app: &str) -> Option<Symptom> {
+        let faults = self.lock();
+        faults.iter().find_map(|set| match set.fault {
+            Fault::App(symptom) if set.concerns(place, Some(app)) => Some(symptom),
+            _ => None,
+        })
     }
 
     /// As [`Faults::is_set`], and the fault is used up.

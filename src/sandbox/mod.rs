@@ -21,6 +21,7 @@ mod pull;
 mod rack;
 mod registry;
 mod state;
+pub mod symptom;
 mod wire;
 
 pub use rack::{Pace, Version};

@@ -2,9 +2,12 @@
 //! asserted is what anybody can see: exit code, table, journal, what the racks were sent and what they run.
 
 mod asking;
+mod evidence;
 mod failing;
+mod groups;
 mod guards;
 mod images;
+mod left;
 mod many;
 mod rollout;
 mod signals;

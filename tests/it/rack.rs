@@ -6,7 +6,7 @@ mod server;
 mod staging;
 
 use offbuild::config::RackConfig;
-use offbuild::event::{Event, EventKind, Events, Evidence, LogOf, Progress, Stage, Step};
+use offbuild::event::{Event, EventKind, Events, Evidence, LogOf, Progress, Stage, Step, Suspect};
 use offbuild::names::{AppName, CommitId, Digest, RackName, ReleaseId, Repository, ServiceName};
 use offbuild::rack::convox::Convox;
 use offbuild::rack::login::RackLogin;

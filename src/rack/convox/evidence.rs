@@ -13,6 +13,8 @@ use crate::rack::EVIDENCE_TIME;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, timeout_at};
 
 /// Lines that are kept of each process.
@@ -20,7 +22,7 @@ const LOG_LINES: usize = 40;
 /// Lines that are kept of the rack's own.
 const SYSTEM_LINES: usize = 20;
 /// How much of the log's end is kept to choose them from, in bytes. With what else is bounded here, evidence stays below 256 KiB.
-const LOG_BYTES: usize = 160 << 10;
+const LOG_BYTES: usize = 128 << 10;
 /// A line is cut after so many bytes.
 const LONGEST: usize = 1000;
 /// Processes that are listed.
@@ -62,6 +64,8 @@ pub(super) struct Trail {
     /// The release that was active before.
     pub(super) before: Option<ReleaseId>,
     began: Instant,
+    /// The same by the rack's clock.
+    began_there: OffsetDateTime,
     timeline: Vec<Moment>,
     /// What was there to see when the rack began to go back: what fails then is gone when it is over.
     caught: Option<Caught>,
@@ -88,8 +92,9 @@ pub(super) enum Ending<'e> {
 }
 
 impl Trail {
-    pub(super) fn begin() -> Self {
-        Self { before: None, began: Instant::now(), timeline: Vec::new(), caught: None, left: EVIDENCE_TIME }
+    pub(super) fn begin(clock_ahead: Option<time::Duration>) -> Self {
+        let began_there = OffsetDateTime::now_utc() + clock_ahead.unwrap_or_default();
+        Self { before: None, began: Instant::now(), began_there, timeline: Vec::new(), caught: None, left: EVIDENCE_TIME }
     }
 
     /// Takes down a status that is another one than the last.
@@ -131,8 +136,14 @@ impl Convox {
             caught.processes.iter().filter(|one| one.release != release.as_str()).map(|one| one.id.as_str()).collect();
         let mut logs: BTreeMap<&str, VecDeque<&str>> = BTreeMap::new();
         let mut system = VecDeque::new();
+        // Lines tell their time to the second; the rack's clock, as it tells it, is never ahead of itself.
+        let since = trail.began_there.replace_nanosecond(0).unwrap_or(trail.began_there);
         for line in &caught.lines {
-            let Some((source, text)) = apart(line) else { continue };
+            let Some((when, source, text)) = apart(line) else { continue };
+            // What was written before is another promote's. A time that cannot be read tells nothing.
+            if OffsetDateTime::parse(when, &Rfc3339).is_ok_and(|when| when < since) {
+                continue;
+            }
             if is_system(line) {
                 keep(&mut system, text, SYSTEM_LINES);
             } else if !theirs.contains(source.rsplit('/').next().unwrap_or_default()) {
@@ -150,6 +161,7 @@ impl Convox {
             clues.system.push(message);
         }
         (evidence.suspect, evidence.because) = guess(&clues);
+        evidence.because.truncate(evidence.because.floor_char_boundary(LONGEST));
         evidence.next = guess::next(evidence.suspect, &evidence.because, app, release);
         evidence.logs =
             logs.iter().take(PROCESSES).map(|(source, lines)| LogOf { source: (*source).to_owned(), lines: owned(lines) }).collect();
@@ -248,10 +260,11 @@ fn owned(lines: &VecDeque<&str>) -> Vec<String> {
     lines.iter().map(|line| (*line).to_owned()).collect()
 }
 
-/// Who wrote a line and what, when it is prefixed: `TIME SOURCE TEXT`.
-fn apart(line: &str) -> Option<(&str, &str)> {
-    let (_, rest) = line.split_once(' ')?;
-    Some(rest.split_once(' ').unwrap_or((rest, "")))
+/// When a line was written, who wrote it, and what, when it is prefixed: `TIME SOURCE TEXT`.
+fn apart(line: &str) -> Option<(&str, &str, &str)> {
+    let (when, rest) = line.split_once(' ')?;
+    let (source, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    Some((when, source, text))
 }
 
 /// How two releases' manifests differ, as `diff -u` writes it, without its head.

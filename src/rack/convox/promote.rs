@@ -78,7 +78,7 @@ impl Convox {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Promoted, RackError> {
-        let mut trail = Trail::begin();
+        let mut trail = Trail::begin(self.clock_ahead());
         let ended = self.promote_along(app, release, timeout, progress, cancel, &mut trail).await;
         let ending = match &ended {
             Ok(Promoted::RolledBack { .. }) => Ending::RolledBack,

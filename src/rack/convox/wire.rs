@@ -135,7 +135,7 @@ impl Release {
     /// The names of the variables that differ in `newer`; the marker every deploy sets is left out.
     pub(super) fn env_change(&self, newer: &Self) -> EnvChange {
         let (old, new) = (self.variables(), newer.variables());
-        let name = |name: &&str| (*name).to_owned();
+        let name = |name: &&str| name[..name.floor_char_boundary(LONGEST_WORD)].to_owned();
         let (mut added, mut changed, mut removed): (Vec<&str>, Vec<&str>, Vec<&str>) = Default::default();
         added.extend(new.keys().filter(|key| !old.contains_key(*key)));
         changed.extend(new.iter().filter(|(key, value)| old.get(*key).is_some_and(|was| was != *value)).map(|(key, _)| key));
@@ -159,6 +159,8 @@ impl Release {
 const REVISION: &str = "REVISION";
 /// More names of changed variables are not listed.
 const NAMES: usize = 50;
+/// A name or a state is cut after so many bytes.
+const LONGEST_WORD: usize = 200;
 
 /// A process.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -173,8 +175,8 @@ pub(super) struct Process {
 impl Process {
     /// As the evidence lists it.
     pub(super) fn seen(&self) -> ProcessSeen {
-        let (id, service) = (self.id.clone(), self.name.clone());
-        ProcessSeen { id, service, release: self.release.clone(), status: self.status.clone() }
+        let short = |text: &str| text[..text.floor_char_boundary(LONGEST_WORD)].to_owned();
+        ProcessSeen { id: short(&self.id), service: short(&self.name), release: short(&self.release), status: short(&self.status) }
     }
 }
 

@@ -107,7 +107,7 @@ fn failed(state: &RunState, page: &mut String) {
         list(page, &failure.evidence);
         for section in &failure.sections {
             let text = safe(&section.lines.join("\n"));
-            let _ = write!(page, "<details open><summary>{}</summary><pre>{text}</pre></details>\n", safe(&section.title));
+            let _ = writeln!(page, "<details open><summary>{}</summary><pre>{text}</pre></details>", safe(&section.title));
         }
         let _ = write!(page, "<p>next: {}</p>\n</section>\n", safe(&failure.hint));
     }

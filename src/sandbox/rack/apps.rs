@@ -120,6 +120,7 @@ impl Rack {
                     started: OffsetDateTime::now_utc(),
                     fate: Fate::Takes,
                     reason: String::new(),
+                    symptom: None,
                     told: None,
                 });
             }

@@ -5,6 +5,7 @@
 
 use super::Version;
 use crate::names::Digest;
+use crate::sandbox::symptom::Symptom;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -141,6 +142,9 @@ pub(super) struct Rollout {
     pub(super) fate: Fate,
     /// Why it rolls back, for the log.
     pub(super) reason: String,
+    /// What is wrong with its processes.
+    #[serde(default)]
+    pub(super) symptom: Option<Symptom>,
     /// The last step the log has.
     pub(super) told: Option<Step>,
 }
@@ -332,6 +336,7 @@ mod tests {
             started: start,
             fate,
             reason: "it broke".to_owned(),
+            symptom: None,
             told: None,
         });
         let mut seen: Vec<String> = Vec::new();
@@ -366,6 +371,7 @@ mod tests {
             started: start,
             fate: Fate::RollsBack,
             reason: "no such image".to_owned(),
+            symptom: None,
             told: None,
         };
         app.rollout = Some(rollout);

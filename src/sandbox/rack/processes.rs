@@ -1,8 +1,8 @@
-//! Processes: one for each service of the active release, and one-off commands.
+//! Processes: one for each service of the active release, those of a release that does not come to run, and one-off commands.
 //!
 //! No container runs. A command ends with the code it asks for in so many words (`exit 3`), else with 0.
 
-use super::model::{App, Process, new_id};
+use super::model::{App, Process, Release, new_id};
 use super::params::shown;
 use super::{Ask, Rack, Refusal, Reply, Version, manifest};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ impl Rack {
         }
     }
 
-    fn process_shown(&self, app: &str, id: &str, process: &Process, image: &str) -> Value {
+    fn process_shown(&self, app: &str, id: &str, process: &Process, image: &str, status: &str) -> Value {
         json!({
             "id": id,
             "app": app,
@@ -32,7 +32,7 @@ impl Rack {
             "ports": if self.version == Version::V3 { Value::Null } else { json!([]) },
             "release": process.release,
             "started": shown(Some(process.started)),
-            "status": "running",
+            "status": status,
         })
     }
 
@@ -40,14 +40,41 @@ impl Rack {
     fn processes_of(&self, name: &str, app: &App) -> Vec<(String, Process)> {
         let mut all: Vec<(String, Process)> = app.processes.iter().map(|(id, process)| (id.clone(), process.clone())).collect();
         if let Some(release) = app.active.as_deref().and_then(|id| app.release(id)) {
-            let services = manifest::read(&release.manifest, app.generation, &manifest::parse_env(&release.env)).unwrap_or_default();
-            all.extend(services.into_iter().map(|service| {
-                let id = format!("{name}-{}-{}", service.name, release.id.to_lowercase());
-                (id, Process { service: service.name, command: String::new(), release: release.id.clone(), started: release.created })
-            }));
+            all.extend(self.processes_of_release(name, app, release));
         }
+        // Those that do not come to run are there as long as the rack tries.
+        let tried =
+            app.rollout.as_ref().filter(|rollout| rollout.symptom.is_some()).and_then(|rollout| app.release(rollout.to.as_deref()?));
+        all.extend(tried.into_iter().flat_map(|release| self.processes_of_release(name, app, release)));
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
+    }
+
+    fn processes_of_release(&self, name: &str, app: &App, release: &Release) -> Vec<(String, Process)> {
+        let services = manifest::read(&release.manifest, app.generation, &manifest::parse_env(&release.env)).unwrap_or_default();
+        let process = |service: manifest::Service| {
+            let id = process_id(name, &service.name, &release.id);
+            (id, Process { service: service.name, command: String::new(), release: release.id.clone(), started: release.created })
+        };
+        services.into_iter().map(process).collect()
+    }
+
+    /// What is said of a process that does not come to run: by itself and by the rack.
+    pub(super) fn tell_symptom(&self, name: &str, app: &mut App, service: &str, release: &str) {
+        let Some(symptom) = app.rollout.as_ref().and_then(|rollout| rollout.symptom) else { return };
+        let (id, now) = (process_id(name, service, release), OffsetDateTime::now_utc());
+        let shown = symptom.shown(self.version, service, &id);
+        for line in shown.app {
+            app.log.push(now, &format!("service/{service}/{id}"), *line);
+        }
+        let system = if self.version == Version::V2 { "system/ecs" } else { "system/k8s" };
+        app.log.push(now, &format!("{system}/{service}"), shown.system);
+    }
+
+    fn state_of(&self, app: &App, id: &str, process: &Process) -> &'static str {
+        let rollout = app.rollout.as_ref().filter(|rollout| rollout.to.as_deref() == Some(process.release.as_str()));
+        let symptom = rollout.and_then(|rollout| rollout.symptom);
+        symptom.map_or("running", |symptom| symptom.shown(self.version, &process.service, id).status)
     }
 
     fn image_of(&self, name: &str, app: &App, process: &Process) -> String {
@@ -62,7 +89,12 @@ impl Rack {
             let all = self.processes_of(name, app).into_iter();
             let chosen = all.filter(|(_, process)| wanted("release", &process.release) && wanted("service", &process.service));
             Ok(Reply::Json(
-                chosen.map(|(id, process)| self.process_shown(name, &id, &process, &self.image_of(name, app, &process))).collect(),
+                chosen
+                    .map(|(id, process)| {
+                        let status = self.state_of(app, &id, &process);
+                        self.process_shown(name, &id, &process, &self.image_of(name, app, &process), status)
+                    })
+                    .collect(),
             ))
         })
     }
@@ -72,7 +104,8 @@ impl Rack {
         self.read(name, |app| {
             let found = self.processes_of(name, app).into_iter().find(|(known, _)| known == id);
             let (id, process) = found.ok_or_else(|| self.no_process(id))?;
-            Ok(Reply::Json(self.process_shown(name, &id, &process, &self.image_of(name, app, &process))))
+            let status = self.state_of(app, &id, &process);
+            Ok(Reply::Json(self.process_shown(name, &id, &process, &self.image_of(name, app, &process), status)))
         })
     }
 
@@ -94,7 +127,7 @@ impl Rack {
                 started: OffsetDateTime::now_utc(),
             };
             let id = new_id('P').to_lowercase();
-            let shown = self.process_shown(name, &id, &process, &self.image_of(name, app, &process));
+            let shown = self.process_shown(name, &id, &process, &self.image_of(name, app, &process), "running");
             app.processes.insert(id, process);
             Ok(Reply::Json(shown))
         })
@@ -109,6 +142,10 @@ impl Rack {
     pub(super) fn has_process(&self, name: &str, id: &str) -> Result<bool, Refusal> {
         self.read(name, |app| Ok(self.processes_of(name, app).iter().any(|(known, _)| known == id)))
     }
+}
+
+fn process_id(app: &str, service: &str, release: &str) -> String {
+    format!("{app}-{service}-{}", release.to_lowercase())
 }
 
 /// The code a command ends with.

@@ -151,9 +151,13 @@ impl Rack {
                 }
             }
             let (fate, reason) = self.fate(name, app, release, &services);
+            let symptom = self.shared.faults.symptom(self.name.as_str(), name).filter(|_| fate == Fate::RollsBack);
             // On version 3 a newer promote takes the place of the one under way; what was good before stays the way back.
             let from = app.rollout.as_ref().map_or_else(|| app.active.clone(), |rollout| rollout.from.clone());
-            app.rollout = Some(Rollout { from, to: Some(id.to_owned()), started: OffsetDateTime::now_utc(), fate, reason, told: None });
+            app.rollout = Some(Rollout { from, to: Some(id.to_owned()), started: OffsetDateTime::now_utc(), fate, reason, symptom, told: None });
+            for service in symptom.iter().flat_map(|_| &services) {
+                self.tell_symptom(name, app, &service.name, id);
+            }
             self.settle(name, app);
             Ok(Reply::Ok)
         })
@@ -163,6 +167,9 @@ impl Rack {
     fn fate(&self, name: &str, app: &App, release: &Release, services: &[manifest::Service]) -> (Fate, String) {
         if self.is(Some(name), &Fault::PromoteRollsBack) {
             return (Fate::RollsBack, "the sandbox was told to roll this back".to_owned());
+        }
+        if self.shared.faults.symptom(self.name.as_str(), name).is_some() {
+            return (Fate::RollsBack, "a service did not get stable".to_owned());
         }
         if self.is(Some(name), &Fault::PromoteHangs) {
             return (Fate::Hangs, String::new());

@@ -67,7 +67,6 @@ async fn a_rollback_is_told_with_its_evidence() {
         let (promoted, told) = promote(&server).await;
         let Promoted::RolledBack { active } = promoted.unwrap() else { panic!("{looks:?}") };
         assert_eq!(active.unwrap().as_str(), "ROLD");
-        let (told, evidence_of) = (told, ());
         let statuses: Vec<_> = told.iter().filter(|line| line.starts_with("status: ")).collect();
         assert_eq!(statuses, expected);
         assert!(told.contains(&"2026 system/ecs stopping".to_owned()), "{told:?}");
@@ -80,6 +79,35 @@ async fn a_rollback_is_told_with_its_evidence() {
         assert_eq!((evidence.timeline.len(), evidence.missing.len()), (looks.len(), 0), "{evidence:?}");
         assert_eq!(server.changes(), [PROMOTE]);
     }
+}
+
+#[tokio::test]
+async fn evidence_is_bounded_and_says_what_it_lacks() {
+    let mut log: Vec<Message> =
+        (0..400).map(|_| Message::Text(format!("2026 service/web/web-2 {}\n", "x".repeat(9000)).into_bytes().leak())).collect();
+    log.push(Message::Text(b"2019-01-01T00:00:00Z service/web/web-2 of another time\n"));
+    log.push(Message::Text(b"2026 service/web/web-1 not of this release\n2026 service/web/web-2 the last line\n"));
+    log.push(Message::End);
+    let looks = [("updating", "ROLD"), ("rollback", "ROLD"), ("running", "ROLD")];
+    let server = promoting(v2(), looks).on("WS /apps/web/logs", [Reply::Socket(log)]).serve().await;
+    let (promoted, told) = promote(&server).await;
+    assert!(matches!(promoted.unwrap(), Promoted::RolledBack { .. }));
+    let found = evidence(&told);
+    assert!(serde_json::to_string(&found).unwrap().len() < 256 << 10);
+    assert_eq!(found.logs.len(), 1, "only those of the new release");
+    assert_eq!(found.logs[0].lines.last().map(String::as_str), Some("the last line"));
+    assert!(!found.logs[0].lines.contains(&"of another time".to_owned()));
+
+    // A part that cannot be read hides neither the others nor how the promote ended.
+    let no_log = Reply::Socket(vec![Message::Text(b"ERROR: invalid authentication\n"), Message::End]);
+    let refusal = Reply::Text(500, "required env: STRIPE_KEY\n");
+    let script = v2().on(PROMOTE, [refusal]).on("GET /apps/web/processes", [Reply::Text(403, "no\n")]).on("WS /apps/web/logs", [no_log]);
+    let (promoted, told) = promote(&script.serve().await).await;
+    assert!(promoted.unwrap_err().to_string().contains("required env: STRIPE_KEY"));
+    let found = evidence(&told);
+    assert_eq!(found.suspect, Suspect::MissingEnv);
+    assert_eq!(found.missing, ["the processes: no", "the log: ERROR: invalid authentication"]);
+    assert!(found.next.starts_with("set it: convox env set STRIPE_KEY=VALUE -a web"), "{}", found.next);
 }
 
 #[tokio::test]

@@ -205,7 +205,8 @@ async fn answer(mut request: Request<Incoming>, state: Arc<Mutex<State>>) -> io:
 async fn socket(mut io: impl AsyncRead + AsyncWrite + Unpin, messages: Vec<Message>) {
     for message in messages {
         let frame = match message {
-            Message::Text(bytes) => [&[0x81, u8::try_from(bytes.len()).unwrap()], bytes].concat(),
+            // The longest of the three ways to write a length, which fits them all.
+            Message::Text(bytes) => [&[0x81, 127], bytes.len().to_be_bytes().as_slice(), bytes].concat(),
             Message::End => vec![0x82, 0],
             Message::Close => vec![0x88, 0],
             Message::Silence => break,

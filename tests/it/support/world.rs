@@ -343,17 +343,15 @@ impl Run {
         self
     }
 
-    /// Asserts how every target ended, in the journal and, where there is one, in the table; as `web@staging deployed`.
+    /// Asserts how every target ended (one that goes back with its group ends twice: the last counts), in the journal and, where there is one, in the table; as `web@staging deployed`.
     #[track_caller]
     pub fn outcomes(self, expected: &[&str]) -> Self {
-        let mut ended: Vec<String> = self
-            .kinds()
-            .filter_map(|kind| match kind {
-                EventKind::TargetFinished { target, outcome, .. } => Some(format!("{target} {}", outcome.word())),
-                _ => None,
-            })
-            .collect();
-        ended.sort();
+        let ends = self.kinds().filter_map(|kind| match kind {
+            EventKind::TargetFinished { target, outcome, .. } => Some((target.to_string(), outcome.word())),
+            _ => None,
+        });
+        let ended: BTreeMap<String, String> = ends.collect();
+        let ended: Vec<String> = ended.into_iter().map(|(target, word)| format!("{target} {word}")).collect();
         assert_eq!(ended, expected, "stderr:\n{}", self.done.stderr);
         if self.done.stderr.lines().any(|line| line.starts_with("TARGET")) {
             for row in expected {

@@ -150,7 +150,7 @@ fn the_sandbox_explains_its_flags() {
     "#);
     insta::assert_snapshot!(says(&["sandbox", "--fault", "staging:explode"]), @r#"
     exit 2
-    error: `staging:explode` is not a fault; write `RACK:FAULT`, `RACK:APP:FAULT` or `registry:FAULT` with one of `rack-build-fails`, `promote-rolls-back`, `promote-hangs`, `promote-answer-lost`, `build-answer-lost`, `updating`, `down`, `401`, `push-500`, `login-refused`, `manifest-missing`, `500-once:/PATH-PREFIX`
+    error: `staging:explode` is not a fault; write `RACK:FAULT`, `RACK:APP:FAULT` or `registry:FAULT` with one of `rack-build-fails`, `promote-rolls-back`, `app-crashes`, `app-oom`, `app-unhealthy`, `app-wrong-port`, `app-missing-env`, `app-bad-command`, `no-capacity`, `promote-hangs`, `promote-answer-lost`, `build-answer-lost`, `updating`, `down`, `401`, `push-500`, `login-refused`, `manifest-missing`, `500-once:/PATH-PREFIX`
     "#);
     insta::assert_snapshot!(says(&["sandbox", "--promote", "soon"]), @r#"
     exit 2
@@ -177,6 +177,7 @@ fn help() {
       build        Build and push images without releasing anything
       promote      Make live what a run with --no-promote staged
       rollback     Put the release before the live one back, or another one
+      heal         Put a copy of what is live on top of releases that failed runs left behind
       doctor       Check everything a deploy needs, and say how to cure what is wrong
       validate     Check the configuration
       lint         Compare what apps declare with what their builds read
@@ -248,6 +249,11 @@ fn help() {
           --no-promote
               Stage the releases and stop before their `before_release` hooks; `offbuild promote` goes
               on
+
+          --heal
+              At the end, put a copy of what is live on top of releases that a failed run, this or an
+              earlier one, left behind: racks build the next `env set` on their newest release, live or
+              not
 
           --gate <GATE>
               When lanes start: when `all` images are pushed, or each `app`'s own
