@@ -17,6 +17,9 @@ pub struct Guards {
     /// Deploy over a commit this one does not descend from
     #[arg(long)]
     pub allow_diverged: bool,
+    /// Deploy although the live commit is newer
+    #[arg(long)]
+    pub allow_older: bool,
     /// What to do when the live commit is newer: `refuse` (exit 4) or `ok` (exit 0)
     #[arg(long, value_enum, default_value_t)]
     pub stale: Stale,

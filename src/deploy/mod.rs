@@ -4,6 +4,7 @@
 //! signals. `images` is what is done once per app, `lanes` what is done per target; both speak to the ports only, and tell
 //! what they do as events. What they start they record before doing it.
 
+mod guard;
 pub mod hook_env;
 pub mod images;
 pub mod lanes;
@@ -11,9 +12,10 @@ mod pushes;
 pub mod schedule;
 
 use crate::build::Builder;
+use crate::changes::Ancestry;
 use crate::event::{EventKind, Events, FailureClass, Stage, Step, StepOutcome, TargetOutcome};
 use crate::hooks::HookRunner;
-use crate::names::{AppName, RackName, Target};
+use crate::names::{AppName, CommitId, RackName, Target};
 use crate::plan::{Plan, Until};
 use crate::rack::Rack;
 use crate::registry::Registry;
@@ -21,6 +23,7 @@ use schedule::{Failure, ImagesOutcome, Schedule, Work};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
+use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +41,8 @@ pub struct Ports {
     pub hooks: Arc<dyn HookRunner>,
     /// True while this run holds the lock of a rack: asked right before each promote.
     pub holds_lock: Arc<dyn Fn(&RackName) -> bool + Send + Sync>,
+    /// How the run's commit stands to a live one, of which the time it was committed may be recorded. Blocks.
+    pub stands: Arc<dyn Fn(&CommitId, Option<OffsetDateTime>) -> Ancestry + Send + Sync>,
 }
 
 /// A signal that asks the run to stop.
@@ -183,6 +188,8 @@ pub(crate) enum Stop {
     Failed { class: FailureClass, message: String, hint: Option<String> },
     /// The rack went back.
     RolledBack(String),
+    /// There is nothing left to do: what became live meanwhile is as new or newer.
+    Ended(TargetOutcome),
     /// It was asked to stop.
     Cancelled,
 }
@@ -215,7 +222,8 @@ impl Context {
                 StepOutcome::Failed { class: *class, message: message.clone(), hint: hint.clone() }
             }
             Err(Stop::RolledBack(message)) => StepOutcome::RolledBack { message: message.clone() },
-            Err(Stop::Cancelled) => StepOutcome::Cancelled,
+            // Neither done nor failed: the target's outcome says why.
+            Err(Stop::Ended(_) | Stop::Cancelled) => StepOutcome::Cancelled,
         };
         self.events.record(EventKind::StepFinished { step: step.clone(), millis: millis(began), outcome }).await;
         result
@@ -226,7 +234,7 @@ pub(crate) fn failure(stage: Stage, stop: Stop) -> Option<Failure> {
     match stop {
         Stop::Failed { class, message, hint } => Some(Failure { stage, class, message, hint }),
         Stop::RolledBack(message) => Some(Failure { stage, class: FailureClass::Promote, message, hint: None }),
-        Stop::Cancelled => None,
+        Stop::Ended(_) | Stop::Cancelled => None,
     }
 }
 

@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc::unbounded_channel;
 
 mod kills;
+mod two;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -68,6 +69,7 @@ impl World {
             racks: racks.collect(),
             hooks: Arc::new(self.clone()),
             holds_lock: self.holds_lock(),
+            stands: Arc::new(|_, _| Ancestry::Unknown),
         }
     }
 }
@@ -229,6 +231,11 @@ impl Rack for FakeRack {
         Ok(ReleaseId::new(format!("RCOPY{app}")).unwrap())
     }
 
+    async fn renew(&self, app: &str, _: &BuildId, _: Option<&str>, _: &str, _: &CancellationToken) -> Result<ReleaseId, RackError> {
+        self.world.call(format!("renew {app}@{}", self.name));
+        Ok(ReleaseId::new(format!("RNEW{app}")).unwrap())
+    }
+
     async fn settled(&self, app: &str, _: Duration, _: &Progress, _: &CancellationToken) -> Result<Live, RackError> {
         self.world.call(format!("settled {app}@{}", self.name));
         self.live(app).await
@@ -238,6 +245,7 @@ impl Rack for FakeRack {
         &self,
         app: &str,
         release: &ReleaseId,
+        _: Option<&ReleaseId>,
         _: Duration,
         _: &Progress,
         _: &CancellationToken,
@@ -296,7 +304,7 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
     let mut plan = Plan {
         run: RunId::new("run").unwrap(),
         head: Head { commit, branch: Some("main".into()), describe: "1111111".into(), source: None },
-        options: Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote },
+        options: Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote, allow_older: false, allow_diverged: false },
         builds: vec![],
         apps: BTreeMap::new(),
         lanes: vec![],

@@ -60,6 +60,10 @@ pub struct Options {
     pub jobs: usize,
     /// How far the run goes.
     pub until: Until,
+    /// A newer live commit is deployed over (`--allow-older`).
+    pub allow_older: bool,
+    /// A live commit this one does not descend from is deployed over (`--allow-diverged`).
+    pub allow_diverged: bool,
 }
 
 /// How far a run goes.

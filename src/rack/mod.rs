@@ -364,15 +364,28 @@ pub trait Rack: RackRead {
     /// release that is older than the active one.
     async fn copy(&self, app: &str, release: &ReleaseId, cancel: &CancellationToken) -> Result<ReleaseId, RackError>;
 
+    /// Makes a new release of a build that is on the rack, from the environment the newest release has, without making it live:
+    /// for a release that was staged before the active one was.
+    async fn renew(
+        &self,
+        app: &str,
+        build: &BuildId,
+        revision: Option<&str>,
+        description: &str,
+        cancel: &CancellationToken,
+    ) -> Result<ReleaseId, RackError>;
+
     /// Waits until no update of `app` is under way, and tells what is live then.
     async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError>;
 
-    /// Makes a release live and waits for a known state. When `cancel` fires the wait goes on: a promote under way is
+    /// Makes a release live and waits for a known state. What is active must be `over`, or the release itself, or it is not
+    /// sent ([`Promoted::Overtaken`]). When `cancel` fires the wait goes on: a promote under way is
     /// always awaited; before it is sent, it is not sent. Never sent twice without reading the rack in between.
     async fn promote(
         &self,
         app: &str,
         release: &ReleaseId,
+        over: Option<&ReleaseId>,
         timeout: Duration,
         progress: &Progress,
         cancel: &CancellationToken,

@@ -4,6 +4,7 @@ use super::deploy::How;
 use super::world::{World, environment};
 use crate::build::docker::Docker;
 use crate::build::{BuildError, Builder as _};
+use crate::changes::{Ancestry, standing};
 use crate::cli::{self, Format, Global, Stale};
 use crate::config::values::Span;
 use crate::deploy::{self, Ended, Ports, Signal};
@@ -12,7 +13,7 @@ use crate::event::{EventKind, Events, FORMAT_VERSION, TargetOutcome};
 use crate::hooks::process::Processes;
 use crate::journal::Journal;
 use crate::lock::{self, Holder};
-use crate::names::RackName;
+use crate::names::{CommitId, RackName};
 use crate::plan::{self, Origin, Plan, Until, show};
 use crate::rack::Rack;
 use crate::registry::Registry;
@@ -24,6 +25,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Asks before a protected rack is touched; without a terminal, `--yes` has to say it.
@@ -83,13 +85,14 @@ pub(super) async fn carry_out(
     let (events, receiver) = Events::new(world.redactor.clone());
     let acks = events.acks();
     let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
-    tell_plan(&plan, how, &events).await;
+    tell_plan(&plan, how, guards, &events).await;
     let ports = Ports {
         builder: Arc::new(builder),
         registry: registries,
         racks,
         hooks: Arc::new(Processes::default()),
         holds_lock: Arc::new(move |rack| held.iter().any(|lock| lock.rack() == rack && lock.is_held())),
+        stands: stands(world),
     };
     let ended = deploy::run(Arc::clone(&plan), ports, &events, signals()?).await;
     let code = exit_code(&plan, &ended, guards);
@@ -102,6 +105,12 @@ pub(super) async fn carry_out(
         eprintln!("warning: {error}");
     }
     Ok(code)
+}
+
+/// How HEAD stands to a live commit. What cannot be read is not known.
+fn stands(world: &World) -> Arc<dyn Fn(&CommitId, Option<OffsetDateTime>) -> Ancestry + Send + Sync> {
+    let (history, head) = (Arc::clone(&world.history), world.head.commit.id.clone());
+    Arc::new(move |live, committed| standing(&*history, &head, live, committed).unwrap_or(Ancestry::Unknown))
 }
 
 async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>, wait: Duration) -> Result<Vec<lock::Lock>> {
@@ -120,7 +129,21 @@ pub(super) fn lock_wait(text: &str) -> Result<Duration> {
     wait.ok_or_else(|| Error::config(format!("`--lock-wait {text}` is no length of time")).hint("write it as `90s`, `15m` or `1h`"))
 }
 
-async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
+/// The guards that flags switch off, as the journal and people are told.
+fn overridden(guards: &cli::Guards) -> Option<String> {
+    let flags = [
+        (guards.allow_older, "--allow-older".to_owned()),
+        (guards.allow_diverged, "--allow-diverged".to_owned()),
+        (guards.allow_dirty, "--allow-dirty".to_owned()),
+        (guards.stale == Stale::Ok, "--stale ok".to_owned()),
+    ];
+    let flags = flags.into_iter().filter_map(|(given, flag)| given.then_some(flag));
+    let holds = guards.release_hold.iter().map(|app| format!("--release-hold {app}"));
+    let given: Vec<String> = flags.chain(holds).map(|flag| format!("`{flag}`")).collect();
+    (!given.is_empty()).then(|| format!("guards are switched off by {}", given.join(", ")))
+}
+
+async fn tell_plan(plan: &Plan, how: &How, guards: Option<&cli::Guards>, events: &Events) {
     events
         .record(EventKind::RunStarted {
             version: FORMAT_VERSION,
@@ -133,7 +156,7 @@ async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
             ci_url: plan.ci_url.clone(),
         })
         .await;
-    for message in plan.notes.iter().cloned().chain(plan.removed.iter().map(ToString::to_string)) {
+    for message in guards.and_then(overridden).into_iter().chain(plan.notes.iter().cloned()).chain(plan.removed.iter().map(ToString::to_string)) {
         events.send(EventKind::Notice { step: None, message });
     }
     for target in plan.targets() {

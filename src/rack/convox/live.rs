@@ -184,11 +184,15 @@ impl Convox {
 
 /// The release that the active one was put on top of, when the active one's build is the older of the two: that build had a
 /// release already before the other. `releases` are newest first.
+///
+/// A staged release is the second of its build on racks that make the first one themselves, and somebody else's may lie between
+/// the two. It has the description of the first, which a rollback, whose description tells of its env, does not have.
 fn replaced<'r>(active: &wire::Release, releases: &'r [wire::Release]) -> Option<&'r wire::Release> {
     let build = active.build()?;
     let before: Vec<&wire::Release> = releases.iter().filter(|release| release.created < active.created).collect();
     let at = before.iter().position(|release| release.build().is_some_and(|other| other != build))?;
-    let copied = before[at + 1..].iter().any(|release| release.build().as_ref() == Some(&build));
+    let first = before[at + 1..].iter().rfind(|release| release.build().as_ref() == Some(&build));
+    let copied = first.is_some_and(|first| first.description.is_empty() || first.description != active.description);
     // Going back twice is going back from what was there first.
     copied.then(|| replaced(before[at], releases).unwrap_or(before[at]))
 }

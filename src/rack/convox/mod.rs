@@ -26,7 +26,7 @@ use super::login::RackLogin;
 use super::{Live, LiveRelease, Promoted, Rack, RackError, RackInfo, RackRead, StageRequest, Staged};
 use crate::config::RackConfig;
 use crate::event::Progress;
-use crate::names::{RackName, ReleaseId};
+use crate::names::{BuildId, RackName, ReleaseId};
 use crate::secret::Secret;
 use failure::CallError;
 use http::Http;
@@ -181,6 +181,17 @@ impl Rack for Convox {
         self.roll_back_to(app, release, cancel).await
     }
 
+    async fn renew(
+        &self,
+        app: &str,
+        build: &BuildId,
+        revision: Option<&str>,
+        description: &str,
+        cancel: &CancellationToken,
+    ) -> Result<ReleaseId, RackError> {
+        self.release_with(app, build, None, revision, description, cancel).await
+    }
+
     async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError> {
         self.until_idle(app, tokio::time::Instant::now() + timeout, progress, cancel).await?;
         self.read_live(app).await
@@ -190,11 +201,12 @@ impl Rack for Convox {
         &self,
         app: &str,
         release: &ReleaseId,
+        over: Option<&ReleaseId>,
         timeout: Duration,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Promoted, RackError> {
-        self.promote_release(app, release, timeout, progress, cancel).await
+        self.promote_release(app, release, over, timeout, progress, cancel).await
     }
 
     fn hook_login(&self) -> (String, Secret) {
