@@ -5,7 +5,7 @@ mod runs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-pub use runs::{BuildArgs, Deploy, Guards, Output, PlanArgs, Promote, Rollback, Stale, Work};
+pub use runs::{BuildArgs, Deploy, Guards, LockArgs, Output, PlanArgs, Promote, Rollback, Stale, UnlockArgs, Work};
 
 /// Deploys exactly the changed apps of a monorepo to Convox racks, building their images off the cluster.
 #[derive(Debug, Parser)]
@@ -55,6 +55,10 @@ pub enum Command {
     Promote(Promote),
     /// Put the release before the live one back, or another one
     Rollback(Rollback),
+    /// Let nothing be deployed until `unlock`, or for a time
+    Lock(LockArgs),
+    /// Take away what `lock` set
+    Unlock(UnlockArgs),
     /// Check everything a deploy needs, and say how to cure what is wrong
     Doctor(DoctorArgs),
     /// Check the configuration
@@ -64,7 +68,7 @@ pub enum Command {
     /// Show the resolved configuration of an app on a rack, with where each value comes from
     Config(ConfigArgs),
     /// Show what is live where
-    Status(Selection),
+    Status(StatusArgs),
     /// Write an apps.yaml for the apps that are there
     Init(InitArgs),
     /// Print the JSON Schema of apps.yaml
@@ -121,6 +125,17 @@ pub enum Format {
     Text,
     /// For programs.
     Json,
+}
+
+/// `offbuild status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// `text` or `json`
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `offbuild doctor`.

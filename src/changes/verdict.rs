@@ -366,7 +366,8 @@ fn collect(facts: &Facts, decision: &mut Decision) {
             Some(_) => {
                 let run = fetch.as_ref().map(|fetch| format!("; run `{fetch}`")).unwrap_or_default();
                 let newer = matches!(&facts.state, State::Live { commit: Some((_, Ancestry::Ancestor)), .. });
-                let order = if newer { "that it is newer than HEAD is told by its time" } else { "whether it is older than HEAD is not checked" };
+                let order =
+                    if newer { "that it is newer than HEAD is told by its time" } else { "whether it is older than HEAD is not checked" };
                 decision.notes.push(format!("compared by fingerprint: {wanted}: {why}, so {order}{run}"));
             }
             None => reasons.push(Reason::BaseUnreachable { wanted: wanted.clone(), why: why.clone(), fetch: fetch.clone() }),

@@ -1,4 +1,4 @@
-//! The commands that make a run, or would: `deploy`, `build`, `plan`, `promote`, `rollback`.
+//! The commands that make a run, would, or keep others from it: `deploy`, `build`, `plan`, `promote`, `rollback`, `lock`, `unlock`.
 
 use super::{Base, Format, Selection};
 use crate::plan::{Gate, OnFailure};
@@ -149,6 +149,34 @@ pub struct Rollback {
     /// Output.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `offbuild lock`.
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Why, for those who are refused
+    #[arg(long, short = 'm', value_name = "TEXT")]
+    pub message: String,
+    /// For this long; without it, until `unlock`
+    #[arg(long = "for", value_name = "DURATION")]
+    pub length: Option<String>,
+    /// In place of a lock that is set already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `offbuild unlock`.
+#[derive(Debug, Args)]
+pub struct UnlockArgs {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Also take the leases of runs away, which may be under way
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `offbuild build`.

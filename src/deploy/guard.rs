@@ -86,7 +86,9 @@ impl<'t> Guarded<'t> {
         }
         if rolled_back {
             let message = format!("somebody rolled `{target}` back meanwhile: {now}");
-            return Err(Stop::failed(FailureClass::Guard, message).hint(format!("to deploy all the same: offbuild deploy --release-hold {target}")));
+            return Err(
+                Stop::failed(FailureClass::Guard, message).hint(format!("to deploy all the same: offbuild deploy --release-hold {target}"))
+            );
         }
         let Some(commit) = release.build.as_ref().and_then(|build| build.commit.clone()) else { return Err(self.moved(&now)) };
         let options = &self.context.plan.options;

@@ -121,9 +121,9 @@ async fn promote(guarded: &mut Guarded<'_>, build: &BuildId, release: &mut Relea
     let (name, progress) = (&target.config.name, context.events.progress(step.clone()));
     let mut overtaken: Option<ReleaseId> = None;
     for _ in 0..MOST_LOOKS {
-        if !(context.ports.holds_lock)(rack.name()) {
-            let message = format!("another run took over the lock of rack `{}`, so `{}` is not promoted", rack.name(), target.target);
-            return Err(Stop::failed(FailureClass::Guard, message).hint("look whether that run is under way, then deploy again"));
+        if let Err(why) = (context.ports.may_promote)(&target.target).await {
+            let message = format!("{why}, so `{}` is not promoted", target.target);
+            return Err(Stop::failed(FailureClass::Guard, message).hint("see who deploys (offbuild status), then deploy again"));
         }
         let found = match (guarded.look(Some(release), step, &progress).await, overtaken.take()) {
             (Err(Stop::Failed { class: FailureClass::Guard, .. }), Some(active)) => return Err(overtaken_by(&active, release, target)),

@@ -19,6 +19,7 @@ use crate::names::{AppName, CommitId, RackName, Target};
 use crate::plan::{Plan, Until};
 use crate::rack::Rack;
 use crate::registry::Registry;
+use futures_util::future::BoxFuture;
 use schedule::{Failure, ImagesOutcome, Schedule, Work};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +28,10 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// Answers whether the run may still promote a target: its locks are held and nobody locked it by hand. The error says who keeps it
+/// from it.
+pub type MayPromote = Arc<dyn Fn(&Target) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Everything that touches the outside.
 #[derive(Clone)]
@@ -39,8 +44,8 @@ pub struct Ports {
     pub racks: BTreeMap<RackName, Arc<dyn Rack>>,
     /// The hooks.
     pub hooks: Arc<dyn HookRunner>,
-    /// True while this run holds the lock of a rack: asked right before each promote.
-    pub holds_lock: Arc<dyn Fn(&RackName) -> bool + Send + Sync>,
+    /// Asked right before each promote.
+    pub may_promote: MayPromote,
     /// How the run's commit stands to a live one, of which the time it was committed may be recorded. Blocks.
     pub stands: Arc<dyn Fn(&CommitId, Option<OffsetDateTime>) -> Ancestry + Send + Sync>,
 }

@@ -53,9 +53,9 @@ impl World {
         self.calls.lock().unwrap().clone()
     }
 
-    fn holds_lock(&self) -> Arc<dyn Fn(&RackName) -> bool + Send + Sync> {
-        let held = !self.lock_lost;
-        Arc::new(move |_| held)
+    fn may_promote(&self) -> MayPromote {
+        let lost = self.lock_lost;
+        Arc::new(move |_| Box::pin(async move { if lost { Err("another run took over".to_owned()) } else { Ok(()) } }))
     }
 
     fn ports(&self, plan: &Plan) -> Ports {
@@ -68,7 +68,7 @@ impl World {
             registry: Arc::new(self.clone()),
             racks: racks.collect(),
             hooks: Arc::new(self.clone()),
-            holds_lock: self.holds_lock(),
+            may_promote: self.may_promote(),
             stands: Arc::new(|_, _| Ancestry::Unknown),
         }
     }
@@ -211,6 +211,14 @@ impl RackRead for FakeRack {
     async fn releases(&self, _: &str) -> Result<Vec<LiveRelease>, RackError> {
         Ok(Vec::new())
     }
+
+    async fn note(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, RackError> {
+        Ok(None)
+    }
+
+    fn clock_ahead(&self) -> Option<time::Duration> {
+        None
+    }
 }
 
 #[async_trait::async_trait]
@@ -234,6 +242,10 @@ impl Rack for FakeRack {
     async fn renew(&self, app: &str, _: &BuildId, _: Option<&str>, _: &str, _: &CancellationToken) -> Result<ReleaseId, RackError> {
         self.world.call(format!("renew {app}@{}", self.name));
         Ok(ReleaseId::new(format!("RNEW{app}")).unwrap())
+    }
+
+    async fn put_note(&self, _: &str, _: &str, _: &[u8]) -> Result<(), RackError> {
+        Ok(())
     }
 
     async fn settled(&self, app: &str, _: Duration, _: &Progress, _: &CancellationToken) -> Result<Live, RackError> {
@@ -304,7 +316,15 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
     let mut plan = Plan {
         run: RunId::new("run").unwrap(),
         head: Head { commit, branch: Some("main".into()), describe: "1111111".into(), source: None },
-        options: Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote, allow_older: false, allow_diverged: false },
+        options: Options {
+            gate: Gate::All,
+            on_failure: OnFailure::StopRack,
+            fail_fast: false,
+            jobs: 2,
+            until: Until::Promote,
+            allow_older: false,
+            allow_diverged: false,
+        },
         builds: vec![],
         apps: BTreeMap::new(),
         lanes: vec![],

@@ -117,7 +117,15 @@ fn facts(apps: Vec<AppFacts>) -> Facts {
 }
 
 fn options() -> Options {
-    Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote, allow_older: false, allow_diverged: false }
+    Options {
+        gate: Gate::All,
+        on_failure: OnFailure::StopRack,
+        fail_fast: false,
+        jobs: 2,
+        until: Until::Promote,
+        allow_older: false,
+        allow_diverged: false,
+    }
 }
 
 #[test]

@@ -346,6 +346,12 @@ pub trait RackRead: Send + Sync {
 
     /// The latest releases of `app`, newest first, each with its build. `revision` may be left out.
     async fn releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError>;
+
+    /// A small text that was kept with `app` under this name; `None` when none is.
+    async fn note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError>;
+
+    /// How far the rack's clock is ahead of this machine's, as its last good answer told; `None` when it does not tell.
+    fn clock_ahead(&self) -> Option<time::Duration>;
 }
 
 /// What releasing may do on a rack.
@@ -374,6 +380,9 @@ pub trait Rack: RackRead {
         description: &str,
         cancel: &CancellationToken,
     ) -> Result<ReleaseId, RackError>;
+
+    /// Keeps a small text with `app` under this name, in place of what was there. Racks can neither compare nor delete.
+    async fn put_note(&self, app: &str, name: &str, text: &[u8]) -> Result<(), RackError>;
 
     /// Waits until no update of `app` is under way, and tells what is live then.
     async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError>;

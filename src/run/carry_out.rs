@@ -1,6 +1,7 @@
 //! A plan carried out: what asks, locks, opens the journal and the reports, hears signals, and says how it ended.
 
 use super::deploy::How;
+use super::locks::{Locks, Taking};
 use super::world::{World, environment};
 use crate::build::docker::Docker;
 use crate::build::{BuildError, Builder as _};
@@ -12,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{EventKind, Events, FORMAT_VERSION, TargetOutcome};
 use crate::hooks::process::Processes;
 use crate::journal::Journal;
-use crate::lock::{self, Holder};
+use crate::lock;
 use crate::names::{CommitId, RackName};
 use crate::plan::{self, Origin, Plan, Until, show};
 use crate::rack::Rack;
@@ -74,10 +75,42 @@ pub(super) async fn carry_out(
     for rack in racks.values() {
         world.redactor.register(&rack.hook_login().1);
     }
-    let root = world.history.root();
     world.mask_secrets(plan.builds.iter().map(|build| &build.build));
-    let locks = Arc::new(lock_racks(root, &plan, guards, how.lock_wait).await?);
-    let held = Arc::clone(&locks);
+    // From here on a signal is heard: whoever waits for a lock gives back what it has.
+    let mut signals = signals()?;
+    let mut locks = Locks::none();
+    let taken = tokio::select! {
+        taken = take_locks(&mut locks, world, &plan, &racks, guards, how) => taken,
+        Some(signal) = signals.recv() => Err(interrupted(signal)),
+    };
+    let ports = Ports {
+        builder: Arc::new(builder),
+        registry: registries,
+        racks,
+        hooks: Arc::new(Processes::default()),
+        may_promote: locks.question(),
+        stands: stands(world),
+    };
+    let ended = match taken {
+        Ok(()) => locked(global, world, &plan, ports, how, guards, signals, began).await,
+        Err(error) => Err(error),
+    };
+    locks.give_back().await;
+    ended
+}
+
+/// The run proper, while its locks are held.
+async fn locked(
+    global: &Global,
+    world: &World,
+    plan: &Arc<Plan>,
+    ports: Ports,
+    how: &How,
+    guards: Option<&cli::Guards>,
+    signals: UnboundedReceiver<Signal>,
+    began: Instant,
+) -> Result<u8> {
+    let root = world.history.root();
     // Before the journal: a file that cannot be written must not leave the journal of a run that never was.
     let sinks = sinks(global, world, how)?;
     let journal = Journal::create(root, &plan.run)?;
@@ -85,21 +118,12 @@ pub(super) async fn carry_out(
     let (events, receiver) = Events::new(world.redactor.clone());
     let acks = events.acks();
     let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
-    tell_plan(&plan, how, guards, &events).await;
-    let ports = Ports {
-        builder: Arc::new(builder),
-        registry: registries,
-        racks,
-        hooks: Arc::new(Processes::default()),
-        holds_lock: Arc::new(move |rack| held.iter().any(|lock| lock.rack() == rack && lock.is_held())),
-        stands: stands(world),
-    };
-    let ended = deploy::run(Arc::clone(&plan), ports, &events, signals()?).await;
-    let code = exit_code(&plan, &ended, guards);
+    tell_plan(plan, how, guards, &events).await;
+    let ended = deploy::run(Arc::clone(plan), ports, &events, signals).await;
+    let code = exit_code(plan, &ended, guards);
     events.record(EventKind::RunFinished { code, millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) }).await;
     drop(events);
     let state = shown.await.unwrap_or_default();
-    drop(locks);
     if let Err(error) = report_files(&state, &written, how) {
         // What was deployed is deployed, whatever became of the report.
         eprintln!("warning: {error}");
@@ -113,14 +137,27 @@ fn stands(world: &World) -> Arc<dyn Fn(&CommitId, Option<OffsetDateTime>) -> Anc
     Arc::new(move |live, committed| standing(&*history, &head, live, committed).unwrap_or(Ancestry::Unknown))
 }
 
-async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>, wait: Duration) -> Result<Vec<lock::Lock>> {
+async fn take_locks(
+    locks: &mut Locks,
+    world: &World,
+    plan: &Plan,
+    racks: &BTreeMap<RackName, Arc<dyn Rack>>,
+    guards: Option<&cli::Guards>,
+    how: &How,
+) -> Result<()> {
     // Images alone are named by their content: builds need no lock.
     if guards.is_none() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let racks: BTreeSet<RackName> = plan.releases().map(|target| target.target.rack.clone()).collect();
-    let holder = Holder::this(plan.run.clone(), plan.ci_url.clone());
-    lock::acquire(root, &racks, &holder, wait, &|notice| eprintln!("{notice}")).await
+    let poll = world.racks().iter().map(|rack| rack.poll).max().unwrap_or_default();
+    // Who goes back by hand has seen what is wrong.
+    let over_freezes = how.command == "rollback";
+    locks.take(Taking { root: world.history.root(), plan, wait: how.lock_wait, poll, over_freezes }, racks).await
+}
+
+fn interrupted(signal: Signal) -> Error {
+    let kind = if signal == Signal::Int { Kind::Interrupted } else { Kind::Terminated };
+    Error::new(kind, "interrupted before anything was begun")
 }
 
 /// `0`, or a length of time as the configuration writes it.
@@ -156,7 +193,9 @@ async fn tell_plan(plan: &Plan, how: &How, guards: Option<&cli::Guards>, events:
             ci_url: plan.ci_url.clone(),
         })
         .await;
-    for message in guards.and_then(overridden).into_iter().chain(plan.notes.iter().cloned()).chain(plan.removed.iter().map(ToString::to_string)) {
+    for message in
+        guards.and_then(overridden).into_iter().chain(plan.notes.iter().cloned()).chain(plan.removed.iter().map(ToString::to_string))
+    {
         events.send(EventKind::Notice { step: None, message });
     }
     for target in plan.targets() {

@@ -214,9 +214,10 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
         allow_older: ask.allow_older,
         allow_diverged: ask.allow_diverged,
     };
-    let plan = make_plan(&world, found, judgement, removed, run, options, how.offline, &*registries, candidates).await?;
+    let mut plan = make_plan(&world, found, judgement, removed, run, options, how.offline, &*registries, candidates).await?;
     tokio::task::block_in_place(|| contexts.check(&world, &plan))?;
     if how.dry_run {
+        plan.notes.extend(super::locks::notes(&plan, &racks).await);
         return match how.output.format {
             Format::Text => super::print(&show::text(&plan, global.verbose)),
             Format::Json => super::print(&format!("{:#}\n", show::json(&plan))),

@@ -15,6 +15,7 @@ mod existing;
 mod info;
 mod init;
 mod lint;
+mod locks;
 mod misses;
 mod past;
 mod read;
@@ -77,12 +78,14 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Deploy(args) => deploy::deploy(&global, args).await,
         Command::Promote(args) => deploy::promote(&global, args).await,
         Command::Rollback(args) => rollback::rollback(&global, args).await,
+        Command::Lock(args) => locks::lock(&global, args).await,
+        Command::Unlock(args) => locks::unlock(&global, args).await,
         Command::Build(args) => deploy::build(&global, args).await,
         Command::Plan(args) => deploy::plan(&global, args).await,
         Command::Changed(args) => changed::changed(&global, &args).await,
         Command::Why(args) => why::why(&global, &args).await,
         Command::Lint(args) => lint::lint(&global, &args),
-        Command::Status(selection) => info::status(&global, &selection).await,
+        Command::Status(args) => info::status(&global, &args).await,
         Command::Doctor(args) => doctor::doctor(&global, &args).await,
         Command::Validate => info::validate(&global),
         Command::Config(args) => info::config(&global, &args),

@@ -5,6 +5,8 @@ mod asking;
 mod failing;
 mod guards;
 mod images;
+mod locks;
 mod many;
 mod rollout;
 mod signals;
+mod two;

@@ -56,7 +56,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("deploy", &["names", "secret", "yaml", "event", "config", "changes", "plan", "build", "hooks", "rack", "registry"]),
     // Telling: events, and where they are kept.
     ("journal", &["names", "error", "event"]),
-    ("lock", &["names", "error", "words", "journal"]),
+    ("lock", &["names", "error", "words", "journal", "rack"]),
     ("report", &["names", "error", "words", "event", "journal"]),
     // Adapters: their port, words, and the settings they are made from.
     ("build::docker", &["names", "secret", "event", "build", "build::dockerignore", "registry"]),

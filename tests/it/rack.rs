@@ -164,7 +164,8 @@ fn over() -> Option<ReleaseId> {
 async fn promote(server: &Server) -> (Result<Promoted, RackError>, Vec<String>) {
     let (progress, receiver) = progress(Stage::Promote);
     let release = ReleaseId::new("RNEW").unwrap();
-    let promoted = client(server).promote("web", &release, over().as_ref(), Duration::from_secs(60), &progress, &CancellationToken::new()).await;
+    let promoted =
+        client(server).promote("web", &release, over().as_ref(), Duration::from_secs(60), &progress, &CancellationToken::new()).await;
     (promoted, told(receiver))
 }
 

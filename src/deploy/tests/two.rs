@@ -137,6 +137,14 @@ impl RackRead for Shared {
     async fn releases(&self, _: &str) -> Result<Vec<LiveRelease>, RackError> {
         Ok(Vec::new())
     }
+
+    async fn note(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, RackError> {
+        Ok(None)
+    }
+
+    fn clock_ahead(&self) -> Option<time::Duration> {
+        None
+    }
 }
 
 #[async_trait::async_trait]
@@ -162,6 +170,10 @@ impl Rack for Shared {
     ) -> Result<ReleaseId, RackError> {
         let from = (build.clone(), self.commit, description.to_owned());
         Ok(self.lock().make(Some(from), &[("REVISION", revision.unwrap())]))
+    }
+
+    async fn put_note(&self, _: &str, _: &str, _: &[u8]) -> Result<(), RackError> {
+        Ok(())
     }
 
     async fn settled(&self, app: &str, _: Duration, _: &Progress, _: &CancellationToken) -> Result<Live, RackError> {
@@ -384,7 +396,10 @@ async fn two_runs_of_one_commit_promote_it_once() {
         let one = one.end().await;
         assert_eq!(state.lock().unwrap().promoted, [1], "paused after {until}");
         let words = BTreeSet::from([one.0.as_str(), two.0.as_str()]);
-        assert!(words.contains("deployed") && words.is_subset(&BTreeSet::from(["deployed", "up-to-date"])), "paused after {until}: {words:?}");
+        assert!(
+            words.contains("deployed") && words.is_subset(&BTreeSet::from(["deployed", "up-to-date"])),
+            "paused after {until}: {words:?}"
+        );
         if ended {
             break;
         }

@@ -1,7 +1,7 @@
 //! What a rack is and what runs there: reads only.
 
 use super::failure::CallError;
-use super::{Convox, wire};
+use super::{Convox, NOTES, wire};
 use crate::names::{BuildId, ReleaseId};
 use crate::rack::{AppStatus, Live, LiveBuild, LiveRelease, NewerRelease, RackError, RackInfo};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -88,6 +88,12 @@ impl Convox {
     pub(super) async fn build(&self, app: &str, id: &BuildId) -> Result<Option<wire::Build>, RackError> {
         let answer = self.http.get(&["apps", app, "builds", id.as_str()], &[]).await;
         self.maybe(answer, &format!("build `{id}` of app `{app}`"))
+    }
+
+    /// What is kept with an app under a name.
+    pub(super) async fn read_note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError> {
+        let answer = self.http.get_bytes(&["apps", app, "objects", NOTES, name], &[]).await;
+        self.maybe(answer, &format!("the object `{NOTES}/{name}` of app `{app}`"))
     }
 
     fn maybe<T>(&self, answer: Result<T, CallError>, what: &str) -> Result<Option<T>, RackError> {

@@ -29,10 +29,13 @@ use crate::event::Progress;
 use crate::names::{BuildId, RackName, ReleaseId};
 use crate::secret::Secret;
 use failure::CallError;
-use http::Http;
+use http::{Body, Http};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
+
+/// Where an app's object store has what offbuild keeps there.
+const NOTES: &str = "offbuild";
 
 /// A rack.
 pub struct Convox {
@@ -65,12 +68,6 @@ impl Convox {
         let _ = url.set_username(&self.login.user);
         let _ = url.set_password(Some(self.login.password.expose()));
         Secret::new(url.as_str().trim_end_matches('/'))
-    }
-
-    /// How far the rack's clock is ahead of this machine's, as its last good answer told; `None` when it does not tell.
-    #[must_use]
-    pub fn clock_ahead(&self) -> Option<time::Duration> {
-        self.http.ahead()
     }
 
     /// What a failed read means.
@@ -163,6 +160,14 @@ impl RackRead for Convox {
     async fn releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError> {
         self.read_releases(app).await
     }
+
+    async fn note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError> {
+        self.read_note(app, name).await
+    }
+
+    fn clock_ahead(&self) -> Option<time::Duration> {
+        self.http.ahead()
+    }
 }
 
 #[async_trait::async_trait]
@@ -190,6 +195,12 @@ impl Rack for Convox {
         cancel: &CancellationToken,
     ) -> Result<ReleaseId, RackError> {
         self.release_with(app, build, None, revision, description, cancel).await
+    }
+
+    async fn put_note(&self, app: &str, name: &str, text: &[u8]) -> Result<(), RackError> {
+        let path = ["apps", app, "objects", NOTES, name];
+        let answer = self.http.repeat(reqwest::Method::POST, &path, Body::Raw(text)).await;
+        answer.map(drop).map_err(|error| self.fault(&format!("the object `{NOTES}/{name}` of app `{app}`"), error))
     }
 
     async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError> {
