@@ -1,6 +1,6 @@
 //! The guards that only hold when they are asked again: what is live may move while a run builds, stages and runs hooks.
 //!
-//! [`look`] is asked before a release is staged and right before it is promoted. As long as what is active is what the target was
+//! [`Guarded::look`] is asked before a release is staged and right before it is promoted. As long as what is active is what the target was
 //! judged over, it says so. When somebody has released meanwhile, that is judged as a plan judges it: an older commit is gone
 //! over, a newer one makes the target `stale`, the same inputs make it `up-to-date`, anything else is refused. A rack cannot
 //! compare and set, so a run that was promoted over between its look and its promote hears of it from the rack and looks again.
