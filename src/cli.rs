@@ -5,7 +5,7 @@ mod runs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-pub use runs::{BuildArgs, Deploy, Guards, Heal, Output, PlanArgs, Promote, Rollback, Stale, Work};
+pub use runs::{BuildArgs, Deploy, Guards, Heal, LockArgs, Output, PlanArgs, Promote, Rollback, Stale, UnlockArgs, Work};
 
 /// Deploys exactly the changed apps of a monorepo to Convox racks, building their images off the cluster.
 #[derive(Debug, Parser)]
@@ -57,6 +57,10 @@ pub enum Command {
     Rollback(Rollback),
     /// Put a copy of what is live on top of releases that failed runs left behind
     Heal(Heal),
+    /// Let nothing be deployed until `unlock`, or for a time
+    Lock(LockArgs),
+    /// Take away what `lock` set
+    Unlock(UnlockArgs),
     /// Check everything a deploy needs, and say how to cure what is wrong
     Doctor(DoctorArgs),
     /// Check the configuration

@@ -6,6 +6,11 @@
 //! The flock alone would not do: it says nothing about who holds it, and nothing at all on many network file systems. A lock
 //! is stale when its heartbeat is older than [`TTL`], or at once when its process was of this machine and is gone. Whatever
 //! happens in between, the rack refuses a promote while an app updates; the lock saves wasted work.
+//!
+//! Runners that share no disk meet on the rack: [`lease`] says who deploys to a target, [`freeze`] is a lock set by hand.
+
+pub mod freeze;
+pub mod lease;
 
 use crate::error::{Error, Kind, Result};
 use crate::journal;
@@ -197,9 +202,25 @@ fn refusal(rack: &RackName, holder: &Holder, heartbeat: Duration, path: &Path) -
 }
 
 fn describe(holder: &Holder) -> String {
-    let since = holder.since.format(&time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC"));
-    let age = u64::try_from((OffsetDateTime::now_utc() - holder.since).whole_milliseconds()).unwrap_or_default();
-    format!("held by {} (pid {}) for run `{}` since {}, {} ago", holder.by, holder.pid, holder.run, since.unwrap_or_default(), took(age))
+    let since = ago(holder.since, OffsetDateTime::now_utc());
+    format!("held by {} (pid {}) for run `{}` since {since}", holder.by, holder.pid, holder.run)
+}
+
+/// What somebody wrote on a rack, in one line that cannot move a terminal's cursor.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// `2026-11-22 21:30:00 UTC, 3m 00s ago`.
+fn ago(since: OffsetDateTime, now: OffsetDateTime) -> String {
+    let age = u64::try_from((now - since).whole_milliseconds()).unwrap_or_default();
+    format!("{}, {} ago", until(since), took(age))
+}
+
+/// `2026-11-22 21:30:00 UTC`.
+fn until(at: OffsetDateTime) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    at.to_offset(time::UtcOffset::UTC).format(format).unwrap_or_default()
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,8 +1,10 @@
 //! The description a rack keeps with a build: one line for people that also carries what it was built from.
 //!
 //! ```text
-//! Fix the login page [fp1:0123456789abcdef01234567 cfg:89abcdef run:20261122-213000-1f2e] https://ci.example.com/run/7
+//! Fix the login page [fp1:0123456789abcdef01234567 cfg:89abcdef at:1763847000 run:20261122-213000-1f2e] https://ci.example.com/run/7
 //! ```
+//!
+//! `at` is when the commit was committed: a clone that does not have the live commit can tell by it which of the two is older.
 //!
 //! On version 2 racks it ends up in a CloudFormation template and everywhere in lists, so it is plain ASCII without quotes,
 //! backslashes and substitution signs, and at most [`LONGEST`] characters. Cutting shortens the subject, then drops the link;
@@ -10,6 +12,7 @@
 
 use super::fingerprint::VERSION;
 use crate::names::{Fingerprint, RunId};
+use time::OffsetDateTime;
 
 /// The most characters a description has.
 pub const LONGEST: usize = 250;
@@ -23,13 +26,21 @@ pub struct Recorded {
     pub config: String,
     /// Uncommitted files were among its inputs: the commit alone does not tell what runs.
     pub dirty: bool,
+    /// When its commit was committed, to the second.
+    pub committed: Option<OffsetDateTime>,
 }
 
 impl Recorded {
     /// What an app with this configuration digest and fingerprint is built from.
     #[must_use]
     pub fn new(fingerprint: Fingerprint, app_digest: &str, dirty: bool) -> Self {
-        Self { fingerprint, config: short_digest(app_digest), dirty }
+        Self { fingerprint, config: short_digest(app_digest), dirty, committed: None }
+    }
+
+    /// The same, of a commit that was committed then.
+    #[must_use]
+    pub fn committed(self, at: OffsetDateTime) -> Self {
+        Self { committed: OffsetDateTime::from_unix_timestamp(at.unix_timestamp()).ok(), ..self }
     }
 }
 
@@ -43,7 +54,8 @@ pub fn short_digest(app_digest: &str) -> String {
 #[must_use]
 pub fn describe(subject: &str, recorded: &Recorded, run: &RunId, ci_url: Option<&str>) -> String {
     let dirty = if recorded.dirty { " dirty" } else { "" };
-    let facts = format!("[fp{VERSION}:{} cfg:{}{dirty} run:{run}]", recorded.fingerprint, recorded.config);
+    let at = recorded.committed.map(|at| format!(" at:{}", at.unix_timestamp())).unwrap_or_default();
+    let facts = format!("[fp{VERSION}:{} cfg:{}{dirty}{at} run:{run}]", recorded.fingerprint, recorded.config);
     let url = ci_url.filter(|url| url.chars().all(is_plain) && !url.contains(' '));
     let with_url = url.map(|url| format!("{facts} {url}")).filter(|tail| tail.len() + 40 <= LONGEST);
     let tail = with_url.unwrap_or(facts);
@@ -72,6 +84,7 @@ pub fn recorded_in(description: &str) -> Option<Recorded> {
         fingerprint: Fingerprint::new(word(&format!("fp{VERSION}:"))?).ok()?,
         config: word("cfg:").unwrap_or_default().to_owned(),
         dirty: facts.split(' ').any(|word| word == "dirty"),
+        committed: word("at:").and_then(|at| OffsetDateTime::from_unix_timestamp(at.parse().ok()?).ok()),
     })
 }
 
@@ -119,6 +132,10 @@ mod tests {
         );
         assert_eq!((recorded_in(&text), run_in(&text)), (Some(recorded(false)), Some(run())));
         assert_eq!(recorded_in(&describe("", &recorded(true), &run(), None)), Some(recorded(true)));
+        let at = OffsetDateTime::from_unix_timestamp(1_763_847_000).unwrap();
+        let text = describe("", &recorded(true).committed(at + time::Duration::milliseconds(7)), &run(), None);
+        assert!(text.contains(" dirty at:1763847000 run:"), "{text}");
+        assert_eq!(recorded_in(&text).unwrap().committed, Some(at));
     }
 
     #[test]

@@ -251,6 +251,29 @@ fn no_commit_yet() -> crate::error::Error {
     crate::error::Error::unusable("the repository has no commit yet").hint("commit what is to be deployed: `git add -A && git commit`")
 }
 
+/// How HEAD stands to a live commit.
+///
+/// Where the history here does not reach (a shallow clone, or one made before what is live was pushed), the times of the two
+/// commits tell, unless they are equal: that of the live one is `committed`, as its build records it, or its own when it is here.
+pub fn standing(
+    history: &dyn History,
+    head: &CommitId,
+    live: &CommitId,
+    committed: Option<OffsetDateTime>,
+) -> crate::error::Result<Ancestry> {
+    let known = history.ancestry(head, live)?;
+    if known != Ancestry::Unknown {
+        return Ok(known);
+    }
+    let ours = history.commit(head)?.time;
+    // A commit that is not here has no time but the recorded one.
+    Ok(match committed.or_else(|| history.commit(live).ok().map(|live| live.time)) {
+        Some(theirs) if theirs > ours => Ancestry::Ancestor,
+        Some(theirs) if theirs < ours => Ancestry::Descendant,
+        _ => Ancestry::Unknown,
+    })
+}
+
 /// How `one` stands to another commit `two`, told by their best common ancestor.
 fn ancestry_of(one: &CommitId, two: &CommitId, base: Option<&CommitId>, shallow: bool) -> Ancestry {
     match base {

@@ -9,13 +9,14 @@ use super::description::recorded_in;
 use super::fingerprint::Fingerprints;
 use super::inputs::Inputs;
 use super::verdict::{BaseSource, Basis, Facts, RolledBack, State};
-use super::{Ancestry, Change, History, PathReason};
+use super::{Ancestry, Change, History, PathReason, standing};
 use crate::config::Unowned;
 use crate::error::{Error, Result};
 use crate::names::{AppName, CommitId};
 use crate::rack::{AppStatus, Live, NewerRelease, RackError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use time::OffsetDateTime;
 
 /// Reads the configuration digests of all apps at a commit; `None` when the configuration there cannot be read.
 pub type Digests<'a> = Box<dyn Fn(&CommitId) -> Option<BTreeMap<AppName, String>> + Send + Sync + 'a>;
@@ -115,8 +116,9 @@ impl Survey<'_> {
         let state = self.state(asked.live, named.as_ref())?;
         let (basis, config_changed) = self.basis(app, asked.app_digest, named.as_ref())?;
         let dirty = of(&self.dirty_affected()?.reasons, app);
+        let here = named.as_ref().and_then(|named| named.commit.as_ref());
         let rolled_back = match (asked.topped, &state) {
-            (Some(topped), State::Live { commit, .. }) => self.rolled_back(asked, topped, commit.as_ref().map(|(id, _)| id), &dirty)?,
+            (Some(topped), State::Live { .. }) => self.rolled_back(asked, topped, here, &dirty)?,
             _ => None,
         };
         let mut facts =
@@ -144,9 +146,9 @@ impl Survey<'_> {
         Ok(Arc::new(Compared { changes, affected, digests }))
     }
 
-    /// How HEAD stands to a live commit, asked once.
-    fn ancestry(&self, live: &CommitId) -> Result<Ancestry> {
-        self.known.2.of(live, || self.history.ancestry(self.head, live))
+    /// How HEAD stands to a live commit, asked once. `committed` is the time recorded with it.
+    fn ancestry(&self, live: &CommitId, committed: Option<OffsetDateTime>) -> Result<Ancestry> {
+        self.known.2.of(live, || standing(self.history, self.head, live, committed))
     }
 
     /// What the uncommitted changes touch.
@@ -167,14 +169,21 @@ impl Survey<'_> {
             Some(Err(error)) => State::Unreachable(error.to_string()),
             Some(Ok(live)) => match &live.release {
                 None => State::NeverDeployed,
-                Some(release) => State::Live {
-                    not_running: (live.status != AppStatus::Running).then(|| live.status.word().to_owned()),
-                    recorded: release.build.as_ref().and_then(|build| recorded_in(&build.description)),
-                    commit: match named {
-                        Some(Named { commit: Some(commit), .. }) => Some((commit.clone(), self.ancestry(commit)?)),
+                Some(release) => {
+                    let recorded = release.build.as_ref().and_then(|build| recorded_in(&build.description));
+                    let committed = recorded.as_ref().and_then(|recorded| recorded.committed);
+                    let commit = match (named, release.build.as_ref().and_then(|build| build.commit.as_ref())) {
+                        (Some(Named { commit: Some(commit), .. }), _) => Some((commit.clone(), self.ancestry(commit, committed)?)),
+                        // It is not here: only that it is newer, by its time, is more than is known without it.
+                        (Some(_), Some(commit)) => {
+                            let ancestry = self.ancestry(commit, committed)?;
+                            (ancestry == Ancestry::Ancestor).then(|| (commit.clone(), ancestry))
+                        }
                         _ => None,
-                    },
-                },
+                    };
+                    let not_running = (live.status != AppStatus::Running).then(|| live.status.word().to_owned());
+                    State::Live { not_running, recorded, commit }
+                }
             },
         })
     }

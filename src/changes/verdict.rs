@@ -241,7 +241,7 @@ pub enum State {
         not_running: Option<String>,
         /// What the live build's description records.
         recorded: Option<Recorded>,
-        /// Its commit, when it is here, and how HEAD stands to it.
+        /// Its commit, when it is here or newer by its time, and how HEAD stands to it.
         commit: Option<(CommitId, Ancestry)>,
     },
 }
@@ -365,9 +365,10 @@ fn collect(facts: &Facts, decision: &mut Decision) {
         Basis::Missing { wanted, why, fetch } => match exact {
             Some(_) => {
                 let run = fetch.as_ref().map(|fetch| format!("; run `{fetch}`")).unwrap_or_default();
-                decision
-                    .notes
-                    .push(format!("compared by fingerprint: {wanted}: {why}, so whether it is older than HEAD is not checked{run}"));
+                let newer = matches!(&facts.state, State::Live { commit: Some((_, Ancestry::Ancestor)), .. });
+                let order =
+                    if newer { "that it is newer than HEAD is told by its time" } else { "whether it is older than HEAD is not checked" };
+                decision.notes.push(format!("compared by fingerprint: {wanted}: {why}, so {order}{run}"));
             }
             None => reasons.push(Reason::BaseUnreachable { wanted: wanted.clone(), why: why.clone(), fetch: fetch.clone() }),
         },

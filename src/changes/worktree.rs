@@ -50,6 +50,9 @@ const ASSUME_VALID: u16 = 1 << 15;
 /// The index's flag for paths outside a sparse checkout.
 const SKIP_WORKTREE: u16 = 1 << 14;
 
+/// The index's flag for paths that are only intended (`git add -N`).
+const INTENT_TO_ADD: u16 = 1 << 13;
+
 /// The paths that differ between HEAD and the work tree, sorted: staged, modified, deleted and untracked.
 pub(super) fn dirty(repo: &Repository) -> Result<Vec<Change>> {
     let head = match repo.head() {
@@ -103,6 +106,9 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>) -> Resu
     for (path, kind) in differing_submodules(repo, &index)? {
         found.entry(path).or_insert(kind);
     }
+    for path in gone_of_intended(repo, &index)? {
+        found.entry(path).or_insert(ChangeKind::Deleted);
+    }
     let untracked = untracked_beside(repo, &index)?;
     for path in untracked.into_iter().filter(|path| !is_composed(path.as_bytes())) {
         add(&mut found, path, ChangeKind::Added);
@@ -113,6 +119,19 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>) -> Resu
 /// Adds a difference. A path can come twice: deleted from the index, and there as an untracked file or a repository.
 fn add(found: &mut BTreeMap<RepoPath, ChangeKind>, path: RepoPath, kind: ChangeKind) {
     found.entry(path).and_modify(|known| *known = ChangeKind::Modified).or_insert(kind);
+}
+
+/// The paths that are only intended (`git add -N`) and are not there: of one below what is now a link libgit2 says nothing.
+fn gone_of_intended(repo: &Repository, index: &git2::Index) -> Result<Vec<RepoPath>> {
+    let Some(root) = repo.workdir() else { return Ok(Vec::new()) };
+    let mut gone = Vec::new();
+    for entry in index.iter().filter(|entry| entry.flags_extended & INTENT_TO_ADD != 0) {
+        let path = RepoPath::from_git(entry.path.as_slice());
+        if metadata(root, &path)?.is_none() {
+            gone.push(path);
+        }
+    }
+    Ok(gone)
 }
 
 /// The files outside a sparse checkout that are there all the same, and are not what the index has: libgit2 does not look.

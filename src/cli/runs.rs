@@ -1,4 +1,4 @@
-//! The commands that make a run, or would: `deploy`, `build`, `plan`, `promote`, `rollback`.
+//! The commands that make a run, would, or keep others from it: `deploy`, `build`, `plan`, `promote`, `rollback`, `lock`, `unlock`.
 
 use super::{Base, Format, Selection};
 use crate::plan::{Gate, OnFailure};
@@ -17,6 +17,9 @@ pub struct Guards {
     /// Deploy over a commit this one does not descend from
     #[arg(long)]
     pub allow_diverged: bool,
+    /// Deploy although the live commit is newer
+    #[arg(long)]
+    pub allow_older: bool,
     /// What to do when the live commit is newer: `refuse` (exit 4) or `ok` (exit 0)
     #[arg(long, value_enum, default_value_t)]
     pub stale: Stale,
@@ -164,6 +167,34 @@ pub struct Heal {
     /// Wait this long for another run of the same rack
     #[arg(long, value_name = "DURATION", default_value = "0s")]
     pub lock_wait: String,
+}
+
+/// `offbuild lock`.
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Why, for those who are refused
+    #[arg(long, short = 'm', value_name = "TEXT")]
+    pub message: String,
+    /// For this long; without it, until `unlock`
+    #[arg(long = "for", value_name = "DURATION")]
+    pub length: Option<String>,
+    /// In place of a lock that is set already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `offbuild unlock`.
+#[derive(Debug, Args)]
+pub struct UnlockArgs {
+    /// Which apps and racks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Also take the leases of runs away, which may be under way
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `offbuild build`.

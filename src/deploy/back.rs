@@ -4,7 +4,7 @@
 //! this run's own release gives way. A signal does not stop it: half a group is what must not stay.
 
 use super::groups::GoBack;
-use super::lanes::{holds_lock, rack_stop};
+use super::lanes::{may_change, rack_stop};
 use super::{Context, Stop, failure};
 use crate::event::{EventKind, FailureClass, Stage, Step, TargetOutcome};
 use crate::names::ReleaseId;
@@ -63,13 +63,13 @@ async fn put_back(
         return Ok(to.to_string());
     }
     only_ours(back, &live)?;
-    holds_lock(target, context)?;
+    may_change(target, context).await?;
     let why = Copying::Group { group: group.clone(), run: context.plan.run.clone() };
     let copy = rack.copy(app, to, &why, &unstopped).await.map_err(on_rack)?;
     let (of, release) = (to.clone(), copy.clone());
     context.events.record(EventKind::ReleaseCopied { target: target.clone(), of, release, group: Some(group.clone()) }).await;
     only_ours(back, &rack.live(app).await.map_err(on_rack)?)?;
-    match rack.promote(app, &copy, limit, &progress, &unstopped).await.map_err(on_rack)? {
+    match rack.promote(app, &copy, Some(ours), limit, &progress, &unstopped).await.map_err(on_rack)? {
         Promoted::Live => Ok(format!("{copy}, a copy of {to},")),
         Promoted::RolledBack { .. } => {
             let message = format!("rack `{}` rolled {copy}, a copy of {to}, back: {ours} is live for `{target}` still", target.rack);

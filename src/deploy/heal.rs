@@ -3,7 +3,7 @@
 //! Racks make every release as a copy of their newest one. One that a failed run staged would so go live with the next
 //! variable somebody sets. The copy is not promoted; nothing that runs is touched.
 
-use super::lanes::{holds_lock, rack_stop};
+use super::lanes::{may_change, rack_stop};
 use super::{Context, Stop};
 use crate::event::{EventKind, FailureClass, Stage, Step, TargetOutcome};
 use crate::names::{ReleaseId, Target};
@@ -67,7 +67,7 @@ pub(crate) async fn all(context: &Context, outcomes: &BTreeMap<Target, TargetOut
 async fn one(target: &Target, app: &str, rack: &Arc<dyn Rack>, context: &Context) -> Result<(), Stop> {
     let step = Step { app: target.app.clone(), rack: Some(target.rack.clone()), service: None, stage: Stage::Heal };
     let work = async {
-        holds_lock(target, context)?;
+        may_change(target, context).await?;
         let hint = |stop: Stop| stop.hint(format!("when the rack is ready: offbuild heal {target}"));
         let healed = heal(&**rack, app, &context.cancel).await.map_err(|error| hint(rack_stop(error, FailureClass::Rack)))?;
         if let Some(Healed { of, release, .. }) = healed {

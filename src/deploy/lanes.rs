@@ -1,8 +1,9 @@
 //! What is done for one target, in its rack's lane: stage → `before_release` → promote → wait → `after_release`.
 //!
 //! A release that an earlier run staged is taken over in place of staging, and its finished hooks do not run again. Right before
-//! the promote the lock must still be ours, and the rack is read once more: the active release must still be the planned one.
+//! the promote the lock must still be ours, and the rack is read once more ([`super::guard`]).
 
+use super::guard::{Found, Guarded};
 use super::schedule::{AppImages, Failure};
 use super::{Context, Stop, failure, hook_env, images};
 use crate::config::HookKind;
@@ -13,6 +14,9 @@ use crate::rack::{Copying, Deliver, ImageMover, Promoted, Rack, RackError, Stage
 use crate::registry::Login;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// How often what is live may move under a promote before it is given up.
+const MOST_LOOKS: u32 = 5;
 
 /// Releases a target and tells how it ended, and its release as soon as there was one.
 pub(crate) async fn release(target: &Target, images: &AppImages, context: &Context) -> (TargetOutcome, Option<ReleaseId>) {
@@ -31,6 +35,7 @@ async fn released(target: &Target, images: &AppImages, context: &Context, known:
     match steps(planned, app, rack, images, context, known).await {
         Ok(outcome) => outcome,
         Err((_, Stop::Cancelled)) => TargetOutcome::Cancelled,
+        Err((_, Stop::Ended(outcome))) => outcome,
         Err((stage, stop)) => {
             let rolled_back = match &stop {
                 Stop::RolledBack(message) => Some(message.clone()),
@@ -63,9 +68,10 @@ async fn steps(
 ) -> Result<TargetOutcome, (Stage, Stop)> {
     let at = |stage: Stage| Step { app: app.name.clone(), rack: Some(target.target.rack.clone()), service: None, stage };
     let on = |stage: Stage| move |stop: Stop| (stage, stop);
+    let mut guarded = Guarded::new(target, app, rack, context);
 
-    let release = match &target.origin {
-        Origin::Adopt(adopted) => adopted.release.clone(),
+    let (build, mut release) = match &target.origin {
+        Origin::Adopt(adopted) => (adopted.build.clone(), adopted.release.clone()),
         Origin::Copy { of, build } => {
             let work = async {
                 let copied = rack.copy(&target.config.name, of, &Copying::Rollback, &context.cancel).await;
@@ -73,12 +79,12 @@ async fn steps(
             };
             let release = context.step(&at(Stage::Stage), format!("a copy of {of}"), work).await.map_err(on(Stage::Stage))?;
             tell_staged(target, build, &release, context).await;
-            release
+            (build.clone(), release)
         }
-        Origin::Stage => match stage(target, app, rack, images, context, at(Stage::Stage)).await.map_err(on(Stage::Stage))? {
+        Origin::Stage => match stage(&mut guarded, images, at(Stage::Stage)).await.map_err(on(Stage::Stage))? {
             Some(Staged { build, release, .. }) => {
                 tell_staged(target, &build, &release, context).await;
-                release
+                (build, release)
             }
             None => return Ok(TargetOutcome::UpToDate),
         },
@@ -88,12 +94,12 @@ async fn steps(
         return Ok(TargetOutcome::Staged { release });
     }
 
-    let hook = |kind: HookKind| {
+    let hook = |kind: HookKind, release: &ReleaseId| {
         let done = matches!(&target.origin, Origin::Adopt(adopted) if adopted.done.contains(&kind.stage()));
-        let command = || hook_env::release_hook(&context.plan, app, target, kind, Some(&release), Some(rack.hook_login()));
+        let command = || hook_env::release_hook(&context.plan, app, target, kind, Some(release), Some(rack.hook_login()));
         if done { None } else { command() }
     };
-    if let Some(command) = hook(HookKind::BeforeRelease) {
+    if let Some(command) = hook(HookKind::BeforeRelease, &release) {
         let ran = images::run_hook(&command, &at(Stage::BeforeRelease), context, &context.cancel).await;
         ran.map_err(on(Stage::BeforeRelease))?;
     }
@@ -101,29 +107,69 @@ async fn steps(
         return Err((Stage::Promote, Stop::Cancelled));
     }
     let step = at(Stage::Promote);
-    let progress = context.events.progress(step.clone());
-    let work = async {
-        may_promote(target, &release, rack, context).await?;
-        let promoted = rack.promote(&target.config.name, &release, target.config.timeouts.promote, &progress, &context.cancel).await;
-        match promoted.map_err(|error| rack_stop(error, FailureClass::Promote))? {
-            Promoted::Live => Ok(()),
-            Promoted::RolledBack { active } => {
-                let active = active.map_or_else(|| "nothing".to_owned(), |active| active.to_string());
-                let (rack, app) = (rack.name(), &target.config.name);
-                Err(Stop::RolledBack(format!("rack `{rack}` rolled `{app}` back: {active} is active, not {release}")))
-            }
-            Promoted::Overtaken { active } => {
-                let message = format!("{active} was promoted on `{}` meanwhile; {release} is not live", target.target);
-                Err(Stop::failed(FailureClass::Overtaken, message).hint("deploy again if this commit should be live"))
-            }
-        }
-    };
-    context.step(&step, release.to_string(), work).await.map_err(on(Stage::Promote))?;
-    if let Some(command) = hook(HookKind::AfterRelease) {
+    let work = promote(&mut guarded, &build, &mut release, &step);
+    let promoted = context.step(&step, release_word(known), work).await;
+    known.release = Some(release.clone());
+    promoted.map_err(on(Stage::Promote))?;
+    if let Some(command) = hook(HookKind::AfterRelease, &release) {
         let ran = images::run_hook(&command, &at(Stage::AfterRelease), context, &context.cancel).await;
         ran.map_err(on(Stage::AfterRelease))?;
     }
     Ok(TargetOutcome::Deployed { release })
+}
+
+/// Promotes the release, over what the target was judged over and nothing else. What became active meanwhile is judged; when
+/// it may be gone over and was made after `release`, which racks refuse to promote then, `release` becomes a new one of
+/// the same build. Its finished `before_release` hook does not run again: image and commit are the same.
+async fn promote(guarded: &mut Guarded<'_>, build: &BuildId, release: &mut ReleaseId, step: &Step) -> Result<(), Stop> {
+    let Guarded { target, app, rack, context, .. } = *guarded;
+    let (name, progress) = (&target.config.name, context.events.progress(step.clone()));
+    let mut overtaken: Option<ReleaseId> = None;
+    for _ in 0..MOST_LOOKS {
+        may_change(&target.target, context).await?;
+        let found = match (guarded.look(Some(release), step, &progress).await, overtaken.take()) {
+            (Err(Stop::Failed { class: FailureClass::Guard, .. }), Some(active)) => return Err(overtaken_by(&active, release, target)),
+            (found, _) => found?,
+        };
+        if let Found::MovedOn(active) = found
+            && guarded.is_outdated(release, &active).await?
+        {
+            let revision = target.config.revision.then_some(app.revision.as_str());
+            let made = rack.renew(name, build, revision, &target.description, &context.cancel).await;
+            *release = made.map_err(|error| rack_stop(error, FailureClass::Rack))?;
+            tell_staged(target, build, release, context).await;
+        }
+        let over = guarded.over();
+        let promoted = rack.promote(name, release, over, target.config.timeouts.promote, &progress, &context.cancel).await;
+        match promoted.map_err(|error| rack_stop(error, FailureClass::Promote))? {
+            Promoted::Live => return Ok(()),
+            Promoted::RolledBack { active } => {
+                let active = active.map_or_else(|| "nothing".to_owned(), |active| active.to_string());
+                return Err(Stop::RolledBack(format!("rack `{}` rolled `{name}` back: {active} is active, not {release}", rack.name())));
+            }
+            // Not an answer yet: what is active now may be older, newer or the same.
+            Promoted::Overtaken { active } => overtaken = Some(active),
+        }
+    }
+    let active = overtaken.or_else(|| guarded.over().cloned());
+    Err(active.map_or_else(|| Stop::failed(FailureClass::Overtaken, "nothing is active"), |active| overtaken_by(&active, release, target)))
+}
+
+/// The locks of a target are still this run's, and nobody locked it by hand.
+pub(super) async fn may_change(target: &Target, context: &Context) -> Result<(), Stop> {
+    (context.ports.may_promote)(target).await.map_err(|why| {
+        let message = format!("{why}, so nothing is changed for `{target}`");
+        Stop::failed(FailureClass::Guard, message).hint("see who deploys (offbuild status), then deploy again")
+    })
+}
+
+fn overtaken_by(active: &ReleaseId, release: &ReleaseId, target: &TargetPlan) -> Stop {
+    let message = format!("{active} was promoted on `{}` meanwhile; {release} is not live", target.target);
+    Stop::failed(FailureClass::Overtaken, message).hint("deploy again if this commit should be live")
+}
+
+fn release_word(known: &Known) -> String {
+    known.release.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
 async fn tell_staged(target: &TargetPlan, build: &BuildId, release: &ReleaseId, context: &Context) {
@@ -132,14 +178,8 @@ async fn tell_staged(target: &TargetPlan, build: &BuildId, release: &ReleaseId, 
 }
 
 /// Stages the target's release; `None` when the rack runs exactly this already.
-async fn stage(
-    target: &TargetPlan,
-    app: &AppPlan,
-    rack: &Arc<dyn Rack>,
-    images: &AppImages,
-    context: &Context,
-    step: Step,
-) -> Result<Option<Staged>, Stop> {
+async fn stage(guarded: &mut Guarded<'_>, images: &AppImages, step: Step) -> Result<Option<Staged>, Stop> {
+    let Guarded { target, app, rack, context, .. } = *guarded;
     let manifest = rewritten(target, images)?;
     if target.live.as_ref().is_some_and(|live| live.running && runs(live.fingerprint.as_ref(), &live.manifest, app, &manifest)) {
         return Ok(None);
@@ -148,19 +188,20 @@ async fn stage(
     let progress = context.events.progress(step.clone());
     let mover = Mover { context, step: Step { service: None, stage: Stage::Push, ..step.clone() } };
     let work = async {
-        let on_rack = |error| rack_stop(error, FailureClass::Rack);
-        if target.live.as_ref().is_some_and(|live| !live.running) {
+        // A release that will not be promoted is better not made: the rack builds the next `env set` on the newest one.
+        let found = match guarded.look(None, &step, &progress).await {
+            Err(Stop::Ended(TargetOutcome::UpToDate)) => return Ok(None),
+            found => found?,
+        };
+        if let Found::AsJudged(live) = &found {
             // Perhaps what a killed run promoted: staging the same again would promote it twice.
-            let name = &target.config.name;
-            let live = rack.settled(name, target.config.timeouts.promote, &progress, &context.cancel).await.map_err(on_rack)?;
-            let now = PlannedLive::of(&live);
+            let now = PlannedLive::of(live);
             if now.is_some_and(|now| runs(now.fingerprint.as_ref(), &now.manifest, app, &request.manifest)) {
                 return Ok(None);
             }
-            as_planned(target, live.release.map(|release| release.id))?;
         }
         let staged = rack.stage(&request, &mover, &progress, &context.cancel).await;
-        staged.map(Some).map_err(on_rack)
+        staged.map(Some).map_err(|error| rack_stop(error, FailureClass::Rack))
     };
     context.step(&step, target.config.name.clone(), work).await
 }
@@ -222,37 +263,6 @@ async fn request(
         login,
         timeout: target.config.timeouts.rack_build,
     })
-}
-
-/// The guards right before the promote: the lock is still this run's, and nobody released this app since the plan was made.
-async fn may_promote(target: &TargetPlan, release: &ReleaseId, rack: &Arc<dyn Rack>, context: &Context) -> Result<(), Stop> {
-    holds_lock(&target.target, context)?;
-    let live = rack.live(&target.config.name).await.map_err(|error| rack_stop(error, FailureClass::Rack))?;
-    match live.release.map(|release| release.id) {
-        // A run that was cut short had promoted it: what is left to do is to wait.
-        Some(now) if now == *release => Ok(()),
-        now => as_planned(target, now),
-    }
-}
-
-/// The lock of a target's rack is still this run's.
-pub(crate) fn holds_lock(target: &Target, context: &Context) -> Result<(), Stop> {
-    if (context.ports.holds_lock)(&target.rack) {
-        return Ok(());
-    }
-    let message = format!("another run took over the lock of rack `{}`, so nothing is changed for `{target}`", target.rack);
-    Err(Stop::failed(FailureClass::Guard, message).hint("look whether that run is under way, then deploy again"))
-}
-
-/// What is active must be what the plan was made over.
-fn as_planned(target: &TargetPlan, now: Option<ReleaseId>) -> Result<(), Stop> {
-    let planned = target.live.as_ref().map(|live| live.release.clone());
-    if now == planned {
-        return Ok(());
-    }
-    let word = |release: Option<ReleaseId>| release.map_or_else(|| "nothing".to_owned(), |release| release.to_string());
-    let message = format!("the plan for `{}` was made over {}, and {} is active now", target.target, word(planned), word(now));
-    Err(Stop::failed(FailureClass::Guard, message).hint("somebody else released it meanwhile; deploy again to plan anew"))
 }
 
 /// Runs `on_failure`, which can never hide the first error: what it does wrong is told as its step's failure only.

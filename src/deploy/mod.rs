@@ -6,6 +6,7 @@
 
 mod back;
 pub mod groups;
+mod guard;
 pub mod heal;
 pub mod hook_env;
 pub mod images;
@@ -14,19 +15,26 @@ mod pushes;
 pub mod schedule;
 
 use crate::build::Builder;
+use crate::changes::Ancestry;
 use crate::event::{EventKind, Events, FailureClass, Stage, Step, StepOutcome, TargetOutcome};
 use crate::hooks::HookRunner;
-use crate::names::{AppName, RackName, ReleaseId, Target};
+use crate::names::{AppName, CommitId, RackName, ReleaseId, Target};
 use crate::plan::{Plan, Until};
 use crate::rack::Rack;
 use crate::registry::Registry;
+use futures_util::future::BoxFuture;
 use schedule::{Failure, ImagesOutcome, Schedule, Work};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
+use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// Answers whether the run may still promote a target: its locks are held and nobody locked it by hand. The error says who keeps it
+/// from it.
+pub type MayPromote = Arc<dyn Fn(&Target) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Everything that touches the outside.
 #[derive(Clone)]
@@ -39,8 +47,10 @@ pub struct Ports {
     pub racks: BTreeMap<RackName, Arc<dyn Rack>>,
     /// The hooks.
     pub hooks: Arc<dyn HookRunner>,
-    /// True while this run holds the lock of a rack: asked right before each promote.
-    pub holds_lock: Arc<dyn Fn(&RackName) -> bool + Send + Sync>,
+    /// Asked right before each promote.
+    pub may_promote: MayPromote,
+    /// How the run's commit stands to a live one, of which the time it was committed may be recorded. Blocks.
+    pub stands: Arc<dyn Fn(&CommitId, Option<OffsetDateTime>) -> Ancestry + Send + Sync>,
 }
 
 /// A signal that asks the run to stop.
@@ -229,6 +239,8 @@ pub(crate) enum Stop {
     Failed { class: FailureClass, message: String, hint: Option<String> },
     /// The rack went back.
     RolledBack(String),
+    /// There is nothing left to do: what became live meanwhile is as new or newer.
+    Ended(TargetOutcome),
     /// It was asked to stop.
     Cancelled,
 }
@@ -261,7 +273,8 @@ impl Context {
                 StepOutcome::Failed { class: *class, message: message.clone(), hint: hint.clone() }
             }
             Err(Stop::RolledBack(message)) => StepOutcome::RolledBack { message: message.clone() },
-            Err(Stop::Cancelled) => StepOutcome::Cancelled,
+            // Neither done nor failed: the target's outcome says why.
+            Err(Stop::Ended(_) | Stop::Cancelled) => StepOutcome::Cancelled,
         };
         self.events.record(EventKind::StepFinished { step: step.clone(), millis: millis(began), outcome }).await;
         result
@@ -272,7 +285,7 @@ pub(crate) fn failure(stage: Stage, stop: Stop) -> Option<Failure> {
     match stop {
         Stop::Failed { class, message, hint } => Some(Failure { stage, class, message, hint }),
         Stop::RolledBack(message) => Some(Failure { stage, class: FailureClass::Promote, message, hint: None }),
-        Stop::Cancelled => None,
+        Stop::Ended(_) | Stop::Cancelled => None,
     }
 }
 

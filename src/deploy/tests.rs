@@ -24,6 +24,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 mod groups;
 mod kills;
+mod two;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -56,9 +57,9 @@ impl World {
         self.calls.lock().unwrap().clone()
     }
 
-    fn holds_lock(&self) -> Arc<dyn Fn(&RackName) -> bool + Send + Sync> {
-        let held = !self.lock_lost;
-        Arc::new(move |_| held)
+    fn may_promote(&self) -> MayPromote {
+        let lost = self.lock_lost;
+        Arc::new(move |_| Box::pin(async move { if lost { Err("another run took over".to_owned()) } else { Ok(()) } }))
     }
 
     fn ports(&self, plan: &Plan) -> Ports {
@@ -71,7 +72,8 @@ impl World {
             registry: Arc::new(self.clone()),
             racks: racks.collect(),
             hooks: Arc::new(self.clone()),
-            holds_lock: self.holds_lock(),
+            may_promote: self.may_promote(),
+            stands: Arc::new(|_, _| Ancestry::Unknown),
         }
     }
 }
@@ -222,6 +224,14 @@ impl RackRead for FakeRack {
     async fn releases(&self, _: &str) -> Result<Vec<LiveRelease>, RackError> {
         Ok(Vec::new())
     }
+
+    async fn note(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, RackError> {
+        Ok(None)
+    }
+
+    fn clock_ahead(&self) -> Option<time::Duration> {
+        None
+    }
 }
 
 #[async_trait::async_trait]
@@ -242,6 +252,15 @@ impl Rack for FakeRack {
         Ok(ReleaseId::new(format!("RCOPY{app}")).unwrap())
     }
 
+    async fn renew(&self, app: &str, _: &BuildId, _: Option<&str>, _: &str, _: &CancellationToken) -> Result<ReleaseId, RackError> {
+        self.world.call(format!("renew {app}@{}", self.name));
+        Ok(ReleaseId::new(format!("RNEW{app}")).unwrap())
+    }
+
+    async fn put_note(&self, _: &str, _: &str, _: &[u8]) -> Result<(), RackError> {
+        Ok(())
+    }
+
     async fn settled(&self, app: &str, _: Duration, _: &Progress, _: &CancellationToken) -> Result<Live, RackError> {
         self.world.call(format!("settled {app}@{}", self.name));
         self.live(app).await
@@ -251,6 +270,7 @@ impl Rack for FakeRack {
         &self,
         app: &str,
         release: &ReleaseId,
+        _: Option<&ReleaseId>,
         _: Duration,
         _: &Progress,
         _: &CancellationToken,
@@ -319,6 +339,8 @@ fn plan(lanes: &[(&str, &[&str], &[(&str, &[&str])])]) -> Plan {
             jobs: 2,
             until: Until::Promote,
             heal: false,
+            allow_older: false,
+            allow_diverged: false,
         },
         builds: vec![],
         apps: BTreeMap::new(),

@@ -62,6 +62,10 @@ pub struct Options {
     pub until: Until,
     /// At its end, releases left behind that are not live are topped with a copy of what is.
     pub heal: bool,
+    /// A newer live commit is deployed over (`--allow-older`).
+    pub allow_older: bool,
+    /// A live commit this one does not descend from is deployed over (`--allow-diverged`).
+    pub allow_diverged: bool,
 }
 
 /// How far a run goes.
@@ -426,6 +430,12 @@ impl Plan {
                 && other.target.rack == target.target.rack
         };
         self.releases().filter(same)
+    }
+
+    /// The targets something is changed for: those that are released, and those that are healed at the end.
+    pub fn changed(&self) -> impl Iterator<Item = &TargetPlan> {
+        let heal = self.options.heal;
+        self.targets().filter(move |target| target.decision == Decision::Release || heal && target.trap.is_some())
     }
 
     /// The targets that are to be released.

@@ -120,7 +120,16 @@ fn facts(apps: Vec<AppFacts>) -> Facts {
 }
 
 fn options() -> Options {
-    Options { gate: Gate::All, on_failure: OnFailure::StopRack, fail_fast: false, jobs: 2, until: Until::Promote, heal: false }
+    Options {
+        gate: Gate::All,
+        on_failure: OnFailure::StopRack,
+        fail_fast: false,
+        jobs: 2,
+        until: Until::Promote,
+        heal: false,
+        allow_older: false,
+        allow_diverged: false,
+    }
 }
 
 #[test]

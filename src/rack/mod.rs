@@ -366,6 +366,12 @@ pub trait RackRead: Send + Sync {
 
     /// The latest releases of `app`, newest first, each with its build. `revision` may be left out.
     async fn releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError>;
+
+    /// A small text that was kept with `app` under this name; `None` when none is.
+    async fn note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError>;
+
+    /// How far the rack's clock is ahead of this machine's, as its last good answer told; `None` when it does not tell.
+    fn clock_ahead(&self) -> Option<time::Duration>;
 }
 
 /// What releasing may do on a rack.
@@ -384,16 +390,32 @@ pub trait Rack: RackRead {
     /// release that is older than the active one.
     async fn copy(&self, app: &str, release: &ReleaseId, why: &Copying, cancel: &CancellationToken) -> Result<ReleaseId, RackError>;
 
+    /// Makes a new release of a build that is on the rack, from the environment the newest release has, without making it live:
+    /// for a release that was staged before the active one was.
+    async fn renew(
+        &self,
+        app: &str,
+        build: &BuildId,
+        revision: Option<&str>,
+        description: &str,
+        cancel: &CancellationToken,
+    ) -> Result<ReleaseId, RackError>;
+
+    /// Keeps a small text with `app` under this name, in place of what was there. Racks can neither compare nor delete.
+    async fn put_note(&self, app: &str, name: &str, text: &[u8]) -> Result<(), RackError>;
+
     /// Waits until no update of `app` is under way, and tells what is live then.
     async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError>;
 
-    /// Makes a release live and waits for a known state. When `cancel` fires the wait goes on: a promote under way is
+    /// Makes a release live and waits for a known state. What is active must be `over`, or the release itself, or it is not
+    /// sent ([`Promoted::Overtaken`]). When `cancel` fires the wait goes on: a promote under way is
     /// always awaited; before it is sent, it is not sent. Never sent twice without reading the rack in between. What the rack
     /// shows of one that does not end well is told through `progress`, within [`EVIDENCE_TIME`].
     async fn promote(
         &self,
         app: &str,
         release: &ReleaseId,
+        over: Option<&ReleaseId>,
         timeout: Duration,
         progress: &Progress,
         cancel: &CancellationToken,

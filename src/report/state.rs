@@ -305,8 +305,8 @@ impl RunState {
                 (image.digest, image.built) = (Some(digest.clone()), *built);
             }
             EventKind::ReleaseStaged { target, build, release } => {
-                let known = self.target(target);
-                (known.staged, known.adopted) = (Some((build.clone(), release.clone())), None);
+                // What was taken over stays known: a release of the same build may take its place, and its hooks have run.
+                self.target(target).staged = Some((build.clone(), release.clone()));
             }
             EventKind::ReleaseAdopted { target, build, release, from, done, .. } => {
                 let known = self.target(target);

@@ -1,9 +1,11 @@
 //! A plan carried out: what asks, locks, opens the journal and the reports, hears signals, and says how it ended.
 
 use super::deploy::How;
+use super::locks::{Locks, Taking};
 use super::world::{World, environment};
 use crate::build::docker::Docker;
 use crate::build::{BuildError, Builder as _};
+use crate::changes::{Ancestry, standing};
 use crate::cli::{self, Format, Global, Stale};
 use crate::config::values::Span;
 use crate::deploy::{self, Ended, Ports, Signal};
@@ -11,8 +13,9 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{EventKind, Events, FORMAT_VERSION, TargetOutcome};
 use crate::hooks::process::Processes;
 use crate::journal::Journal;
+use crate::lock::lease::Place;
 use crate::lock::{self, Holder};
-use crate::names::{RackName, RunId};
+use crate::names::{CommitId, RackName};
 use crate::plan::{self, Origin, Plan, Until, show};
 use crate::rack::Rack;
 use crate::registry::Registry;
@@ -24,12 +27,13 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Asks before a protected rack is touched; without a terminal, `--yes` has to say it.
 pub(super) fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Result<()> {
-    let changed = changed(plan);
-    confirm_racks(world, &changed.iter().collect(), &show::text(plan, false), "release to", guards.yes)
+    let changed = plan.changed().map(|target| &target.target.rack).collect();
+    confirm_racks(world, &changed, &show::text(plan, false), "release to", guards.yes)
 }
 
 /// The same for what is `shown`; `doing` is what the question asks about.
@@ -77,10 +81,42 @@ pub(super) async fn carry_out(
     for rack in racks.values() {
         world.redactor.register(&rack.hook_login().1);
     }
-    let root = world.history.root();
     world.mask_secrets(plan.builds.iter().map(|build| &build.build));
-    let locks = Arc::new(lock_racks(root, &plan, guards, how.lock_wait).await?);
-    let held = Arc::clone(&locks);
+    // From here on a signal is heard: whoever waits for a lock gives back what it has.
+    let mut signals = signals()?;
+    let mut locks = Locks::none();
+    let taken = tokio::select! {
+        taken = take_locks(&mut locks, world, &plan, &racks, guards, how) => taken,
+        Some(signal) = signals.recv() => Err(interrupted(signal)),
+    };
+    let ports = Ports {
+        builder: Arc::new(builder),
+        registry: registries,
+        racks,
+        hooks: Arc::new(Processes::default()),
+        may_promote: locks.question(),
+        stands: stands(world),
+    };
+    let ended = match taken {
+        Ok(()) => locked(global, world, &plan, ports, how, guards, signals, began).await,
+        Err(error) => Err(error),
+    };
+    locks.give_back().await;
+    ended
+}
+
+/// The run proper, while its locks are held.
+async fn locked(
+    global: &Global,
+    world: &World,
+    plan: &Arc<Plan>,
+    ports: Ports,
+    how: &How,
+    guards: Option<&cli::Guards>,
+    signals: UnboundedReceiver<Signal>,
+    began: Instant,
+) -> Result<u8> {
+    let root = world.history.root();
     // Before the journal: a file that cannot be written must not leave the journal of a run that never was.
     let sinks = sinks(global, world, how)?;
     let journal = Journal::create(root, &plan.run)?;
@@ -88,20 +124,12 @@ pub(super) async fn carry_out(
     let (events, receiver) = Events::new(world.redactor.clone());
     let acks = events.acks();
     let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
-    tell_plan(&plan, how, &events).await;
-    let ports = Ports {
-        builder: Arc::new(builder),
-        registry: registries,
-        racks,
-        hooks: Arc::new(Processes::default()),
-        holds_lock: Arc::new(move |rack| held.iter().any(|lock| lock.rack() == rack && lock.is_held())),
-    };
-    let ended = deploy::run(Arc::clone(&plan), ports, &events, signals()?).await;
-    let code = exit_code(&plan, &ended, guards);
+    tell_plan(plan, how, guards, &events).await;
+    let ended = deploy::run(Arc::clone(plan), ports, &events, signals).await;
+    let code = exit_code(plan, &ended, guards);
     events.record(EventKind::RunFinished { code, millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) }).await;
     drop(events);
     let state = shown.await.unwrap_or_default();
-    drop(locks);
     if let Err(error) = report_files(&state, &written, how) {
         // What was deployed is deployed, whatever became of the report.
         eprintln!("warning: {error}");
@@ -109,30 +137,41 @@ pub(super) async fn carry_out(
     Ok(code)
 }
 
-/// The racks something is changed on: released, or healed.
-fn changed(plan: &Plan) -> BTreeSet<RackName> {
-    let healed = plan.targets().filter(|target| plan.options.heal && target.trap.is_some());
-    plan.releases().chain(healed).map(|target| target.target.rack.clone()).collect()
+/// How HEAD stands to a live commit. What cannot be read is not known.
+fn stands(world: &World) -> Arc<dyn Fn(&CommitId, Option<OffsetDateTime>) -> Ancestry + Send + Sync> {
+    let (history, head) = (Arc::clone(&world.history), world.head.commit.id.clone());
+    Arc::new(move |live, committed| standing(&*history, &head, live, committed).unwrap_or(Ancestry::Unknown))
 }
 
-async fn lock_racks(root: &Path, plan: &Plan, guards: Option<&cli::Guards>, wait: Duration) -> Result<Vec<lock::Lock>> {
+async fn take_locks(
+    locks: &mut Locks,
+    world: &World,
+    plan: &Plan,
+    racks: &BTreeMap<RackName, Arc<dyn Rack>>,
+    guards: Option<&cli::Guards>,
+    how: &How,
+) -> Result<()> {
     // Images alone are named by their content: builds need no lock.
     if guards.is_none() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    take_locks(root, &plan.run, plan.ci_url.clone(), &changed(plan), wait).await
+    let place = |planned: &plan::TargetPlan| {
+        let rack = Arc::clone(racks.get(&planned.target.rack)?);
+        Some(Place { target: planned.target.clone(), app: planned.config.name.clone(), rack })
+    };
+    let taking = Taking {
+        holder: Holder::this(plan.run.clone(), plan.ci_url.clone()),
+        places: plan.changed().filter_map(place).collect(),
+        wait: how.lock_wait,
+        // Who goes back by hand has seen what is wrong.
+        over_freezes: how.command == "rollback",
+    };
+    locks.take(world, taking).await
 }
 
-/// Takes the locks of these racks for a run.
-pub(super) async fn take_locks(
-    root: &Path,
-    run: &RunId,
-    ci_url: Option<String>,
-    racks: &BTreeSet<RackName>,
-    wait: Duration,
-) -> Result<Vec<lock::Lock>> {
-    let holder = Holder::this(run.clone(), ci_url);
-    lock::acquire(root, racks, &holder, wait, &|notice| eprintln!("{notice}")).await
+fn interrupted(signal: Signal) -> Error {
+    let kind = if signal == Signal::Int { Kind::Interrupted } else { Kind::Terminated };
+    Error::new(kind, "interrupted before anything was begun")
 }
 
 /// `0`, or a length of time as the configuration writes it.
@@ -141,7 +180,21 @@ pub(super) fn lock_wait(text: &str) -> Result<Duration> {
     wait.ok_or_else(|| Error::config(format!("`--lock-wait {text}` is no length of time")).hint("write it as `90s`, `15m` or `1h`"))
 }
 
-async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
+/// The guards that flags switch off, as the journal and people are told.
+fn overridden(guards: &cli::Guards) -> Option<String> {
+    let flags = [
+        (guards.allow_older, "--allow-older".to_owned()),
+        (guards.allow_diverged, "--allow-diverged".to_owned()),
+        (guards.allow_dirty, "--allow-dirty".to_owned()),
+        (guards.stale == Stale::Ok, "--stale ok".to_owned()),
+    ];
+    let flags = flags.into_iter().filter_map(|(given, flag)| given.then_some(flag));
+    let holds = guards.release_hold.iter().map(|app| format!("--release-hold {app}"));
+    let given: Vec<String> = flags.chain(holds).map(|flag| format!("`{flag}`")).collect();
+    (!given.is_empty()).then(|| format!("guards are switched off by {}", given.join(", ")))
+}
+
+async fn tell_plan(plan: &Plan, how: &How, guards: Option<&cli::Guards>, events: &Events) {
     events
         .record(EventKind::RunStarted {
             version: FORMAT_VERSION,
@@ -154,7 +207,9 @@ async fn tell_plan(plan: &Plan, how: &How, events: &Events) {
             ci_url: plan.ci_url.clone(),
         })
         .await;
-    for message in plan.notes.iter().cloned().chain(plan.removed.iter().map(ToString::to_string)) {
+    for message in
+        guards.and_then(overridden).into_iter().chain(plan.notes.iter().cloned()).chain(plan.removed.iter().map(ToString::to_string))
+    {
         events.send(EventKind::Notice { step: None, message });
     }
     for target in plan.targets() {

@@ -30,6 +30,7 @@ pub(super) async fn deploy(global: &Global, args: cli::Deploy) -> Result<u8> {
         base: args.base,
         allow_dirty: args.guards.allow_dirty,
         allow_diverged: args.guards.allow_diverged,
+        allow_older: args.guards.allow_older,
         release_hold: args.guards.release_hold.clone(),
         ..Ask::default()
     };
@@ -60,6 +61,7 @@ pub(super) async fn promote(global: &Global, args: cli::Promote) -> Result<u8> {
         all: true,
         allow_dirty: args.guards.allow_dirty,
         allow_diverged: args.guards.allow_diverged,
+        allow_older: args.guards.allow_older,
         release_hold: args.guards.release_hold.clone(),
         ..Ask::default()
     };
@@ -210,9 +212,20 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     let named = !selection.apps.is_empty() || !selection.racks.is_empty();
     let removed = if named { Vec::new() } else { tokio::task::block_in_place(|| removed(&world, &judgement))? };
     let contexts = tokio::task::block_in_place(|| Contexts::of(&world, &found, &judgement))?;
-    let plan = make_plan(&world, found, judgement, removed, run, &how, jobs, &*registries, candidates, before).await?;
+    let options = Options {
+        gate: how.gate,
+        on_failure: how.on_failure,
+        fail_fast: how.work.fail_fast,
+        jobs,
+        until: how.until,
+        heal: how.heal,
+        allow_older: ask.allow_older,
+        allow_diverged: ask.allow_diverged,
+    };
+    let mut plan = make_plan(&world, found, judgement, removed, run, options, how.offline, &*registries, candidates, before).await?;
     tokio::task::block_in_place(|| contexts.check(&world, &plan))?;
     if how.dry_run {
+        plan.notes.extend(super::locks::notes(&plan, &racks).await);
         return match how.output.format {
             Format::Text => super::print(&show::text(&plan, global.verbose)),
             Format::Json => super::print(&format!("{:#}\n", show::json(&plan))),
@@ -232,8 +245,8 @@ async fn make_plan(
     judgement: Judgement,
     removed: Vec<Gone>,
     run: RunId,
-    how: &How,
-    jobs: usize,
+    options: Options,
+    offline: bool,
     registry: &dyn Registry,
     staged: BTreeMap<Target, Candidate>,
     before: BTreeMap<Target, ReleaseId>,
@@ -241,12 +254,10 @@ async fn make_plan(
     let deploys = judgement.targets.iter().any(|judged| judged.decision.verdict == Verdict::Deploy);
     let mut facts = read::facts(world, found, judgement, run, staged, before)?;
     facts.removed = removed;
-    if deploys && !how.offline {
+    if deploys && !offline {
         // No login where nothing is pushed.
         facts.existing = super::existing::existing(&facts, registry).await?;
     }
-    let options =
-        Options { gate: how.gate, on_failure: how.on_failure, fail_fast: how.work.fail_fast, jobs, until: how.until, heal: how.heal };
     planner::plan(facts, options)
 }
 

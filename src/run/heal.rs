@@ -3,15 +3,19 @@
 //! `deploy --heal` does the same at the end of a run; this is for whoever wants no deploy. Nothing that runs is touched, so there is
 //! no journal: the rack keeps the copy, and its description says what it is.
 
-use super::carry_out::{confirm_racks, lock_wait, take_locks};
+use super::carry_out::{confirm_racks, lock_wait};
+use super::locks::{Locks, Taking};
 use super::read;
 use super::world::{World, rack_error, target as target_of};
 use crate::cli::{self, Global};
 use crate::deploy::heal::{Healed, heal as heal_one};
 use crate::error::{Kind, Result};
+use crate::lock::Holder;
+use crate::lock::lease::Place;
 use crate::names::{RackName, RunId, Target};
 use crate::plan::Trap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -43,11 +47,27 @@ pub(super) async fn heal(global: &Global, args: &cli::Heal) -> Result<u8> {
     let shown: String = traps.iter().map(|(target, trap)| format!("{target}: {trap}\n")).collect();
     confirm_racks(&world, &on.iter().collect(), &shown, "put copies of what is live on", args.yes)?;
     let run = RunId::starting(OffsetDateTime::now_utc());
-    let _locks = take_locks(world.history.root(), &run, world.ci_url(), &on, wait).await?;
-    for (app, on) in world.targets() {
+    let places = world.targets().filter_map(|(app, on)| {
         let target = target_of(app, on);
-        let Some(rack) = racks.get(&target.rack).filter(|_| traps.contains_key(&target)) else { continue };
-        match heal_one(&**rack, &on.name, &CancellationToken::new()).await {
+        let rack = racks.get(&target.rack).filter(|_| traps.contains_key(&target))?;
+        Some(Place { target, app: on.name.clone(), rack: Arc::clone(rack) })
+    });
+    let places: Vec<Place> = places.collect();
+    // What runs stays as it is, so a lock that was set by hand is nothing to obey.
+    let taking = Taking { holder: Holder::this(run, world.ci_url()), places: places.clone(), wait, over_freezes: true };
+    let mut locks = Locks::none();
+    let healed = match locks.take(&world, taking).await {
+        Ok(()) => heal_all(&places).await,
+        Err(error) => Err(error),
+    };
+    locks.give_back().await;
+    Ok(code.max(healed?))
+}
+
+async fn heal_all(places: &[Place]) -> Result<u8> {
+    let mut code = 0;
+    for Place { target, app, rack } in places {
+        match heal_one(&**rack, app, &CancellationToken::new()).await {
             Ok(Some(Healed { over, of, release })) => {
                 super::print(&format!("{target}: {release}, a copy of {of}, is on top of {over}\n"))?;
             }

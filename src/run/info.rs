@@ -1,15 +1,20 @@
 //! Commands that only tell: `validate`, `config`, `status`.
 
+use super::locks::{self, Standing};
 use super::read;
-use super::world::World;
+use super::world::{World, target};
 use crate::cli::{ConfigArgs, Format, Global, Selection, StatusArgs};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::names::{AppName, RackName, Target};
 use crate::plan::Trap;
-use crate::rack::{Live, RackError};
+use crate::rack::Rack;
 use crate::report::text::{count, table};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use time::OffsetDateTime;
 
 /// The version of `status --format json`.
 const VERSION: u32 = 1;
@@ -63,18 +68,31 @@ pub(super) fn config(global: &Global, args: &ConfigArgs) -> Result<u8> {
     super::print(&out)
 }
 
-/// `offbuild status`: what is live where, and what would be with the next `env set`.
+/// `offbuild status`: what is live where, what would be with the next `env set`, and who keeps it from being deployed to.
 pub(super) async fn status(global: &Global, args: &StatusArgs) -> Result<u8> {
     let world = World::open(global, &args.selection)?;
     let racks = world.rack_clients()?;
     let live = read::live(&world, &racks).await;
-    let code = if live.values().any(Result::is_err) { crate::error::Kind::Unusable.exit_code() } else { 0 };
-    if args.format == Format::Json {
-        super::print(&format!("{:#}\n", json!({"version": VERSION, "targets": live.iter().map(row_json).collect::<Vec<_>>()})))?;
-        return Ok(code);
-    }
+    let locks = locks(&world, &racks, &live).await;
+    match args.format {
+        Format::Text => status_text(&world, &live, &locks)?,
+        Format::Json => super::print(&format!("{:#}\n", status_json(&world, &live, &locks)))?,
+    };
+    Ok(if live.values().any(std::result::Result::is_err) { crate::error::Kind::Unusable.exit_code() } else { 0 })
+}
+
+/// What the racks say about locks, of every target that is there. A store that cannot be read says nothing.
+async fn locks(world: &World, racks: &BTreeMap<RackName, Arc<dyn Rack>>, live: &read::AllLive) -> BTreeMap<Target, Standing> {
+    let there =
+        world.targets().map(|(app, on)| (target(app, on), on)).filter(|(target, _)| live.get(target).is_some_and(|live| live.is_ok()));
+    let asked = there.filter_map(|(target, on)| Some((target, on.name.as_str(), racks.get(&on.rack)?)));
+    let asked = asked.map(|(target, app, rack)| async move { Some((target, locks::standing(&**rack, app).await.ok()?)) });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+fn status_text(world: &World, live: &read::AllLive, locks: &BTreeMap<Target, Standing>) -> Result<u8> {
     let mut rows = vec![["target", "status", "release", "commit"].map(str::to_owned)];
-    for (target, live) in &live {
+    for (target, live) in live {
         let row = match live {
             Ok(live) => {
                 let release = live.release.as_ref();
@@ -95,24 +113,48 @@ pub(super) async fn status(global: &Global, args: &StatusArgs) -> Result<u8> {
     for (target, trap) in traps {
         text.push_str(&format!("\n{target}: {trap}\n  next: offbuild heal {target}\n"));
     }
-    super::print(&text)?;
-    Ok(code)
+    for (target, standing) in locks {
+        text.extend(standing.told().map(|told| format!("{target} is {told}\n")));
+    }
+    super::print(&text)
 }
 
-fn row_json((target, live): (&Target, &Result<Live, RackError>)) -> Value {
-    let mut row = json!({"target": target.to_string(), "app": target.app, "rack": target.rack});
-    let (more, error) = match live {
-        Ok(live) => {
-            let release = live.release.as_ref();
-            let commit = release.and_then(|release| release.build.as_ref()).and_then(|build| build.commit.as_ref());
-            let (status, id) = (live.status.word(), release.map(|release| &release.id));
-            (json!({"status": status, "release": id, "commit": commit, "trap": Trap::of(live)}), None)
-        }
-        Err(error) => (json!({"status": "unknown", "release": null, "commit": null, "trap": null}), Some(error.to_string())),
-    };
-    if let (Value::Object(row), Value::Object(more)) = (&mut row, more) {
-        row.extend(more);
-        row.insert("error".to_owned(), error.into());
-    }
-    row
+fn status_json(world: &World, live: &read::AllLive, locks: &BTreeMap<Target, Standing>) -> Value {
+    let targets = live.iter().map(|(target, live)| {
+        let release = live.as_ref().ok().and_then(|live| live.release.as_ref());
+        let build = release.and_then(|release| release.build.as_ref());
+        let commit = build.and_then(|build| build.commit.as_ref());
+        let standing = locks.get(target);
+        json!({
+            "target": target.to_string(),
+            "app": target.app,
+            "rack": target.rack,
+            "status": live.as_ref().ok().map(|live| live.status.word()),
+            "release": release.map(|release| &release.id),
+            "commit": commit,
+            "subject": commit.and_then(|commit| world.history.commit(commit).ok()).map(|commit| commit.subject),
+            "trap": live.as_ref().ok().and_then(Trap::of),
+            "error": live.as_ref().err().map(ToString::to_string),
+            "locked": standing.and_then(|standing| standing.freeze.as_ref()).map(|freeze| json!({
+                "by": freeze.by,
+                "message": freeze.message,
+                "since": time(freeze.since),
+                "until": freeze.until.map(time),
+                "ci_url": freeze.ci_url,
+            })),
+            "deploying": standing.and_then(|standing| standing.lease.as_ref()).map(|lease| json!({
+                "by": lease.holder.by,
+                "run": lease.holder.run,
+                "commit": lease.commit,
+                "since": time(lease.holder.since),
+                "beat": time(lease.beat),
+                "ci_url": lease.holder.ci_url,
+            })),
+        })
+    });
+    json!({"version": VERSION, "targets": targets.collect::<Vec<_>>()})
+}
+
+fn time(at: OffsetDateTime) -> Option<String> {
+    at.format(&time::format_description::well_known::Rfc3339).ok()
 }

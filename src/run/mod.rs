@@ -16,6 +16,7 @@ mod heal;
 mod info;
 mod init;
 mod lint;
+mod locks;
 mod misses;
 mod past;
 mod read;
@@ -78,6 +79,8 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Deploy(args) => deploy::deploy(&global, args).await,
         Command::Promote(args) => deploy::promote(&global, args).await,
         Command::Rollback(args) => rollback::rollback(&global, args).await,
+        Command::Lock(args) => locks::lock(&global, args).await,
+        Command::Unlock(args) => locks::unlock(&global, args).await,
         Command::Build(args) => deploy::build(&global, args).await,
         Command::Plan(args) => deploy::plan(&global, args).await,
         Command::Changed(args) => changed::changed(&global, &args).await,

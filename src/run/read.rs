@@ -37,6 +37,7 @@ pub(super) struct Ask {
     pub(super) base: crate::cli::Base,
     pub(super) allow_dirty: bool,
     pub(super) allow_diverged: bool,
+    pub(super) allow_older: bool,
     /// Only commits count: the work tree is not searched for what is not committed.
     pub(super) committed: bool,
     /// Only verdicts are asked for: no fingerprints, for which every input of a changed app is listed.
@@ -289,7 +290,7 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
             let wishes = Wishes {
                 all: ask.all,
                 allow_diverged: ask.allow_diverged,
-                allow_older: false,
+                allow_older: ask.allow_older,
                 allow_dirty: ask.allow_dirty,
                 release_hold: !on.hold || ask.release_hold.iter().any(|name| *name == app.name.as_str() || *name == target.to_string()),
             };
@@ -420,7 +421,7 @@ pub(super) fn facts(
         let Some(decision) = decision(&judged) else { continue };
         let dirty = judgement.dirty.contains_key(&judged.target.app);
         let description = app.fingerprint.clone().map(|fingerprint| {
-            let recorded = Recorded::new(fingerprint, &app.app.digest, dirty);
+            let recorded = Recorded::new(fingerprint, &app.app.digest, dirty).committed(head.commit.time);
             describe(&head.commit.subject, &recorded, &run, ci_url.as_deref())
         });
         let base_source = judged.decision.base_source.as_ref().map(ToString::to_string).unwrap_or_default();

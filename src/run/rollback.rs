@@ -204,7 +204,16 @@ fn plan(world: &World, app: &App, on: &TargetConfig, live: &Live, chosen: &LiveR
     Ok(Plan {
         run: RunId::starting(OffsetDateTime::now_utc()),
         head: world.head.clone(),
-        options: Options { gate: Gate::All, on_failure: OnFailure::StopAll, fail_fast: false, jobs: 1, until: Until::Promote, heal: false },
+        options: Options {
+            gate: Gate::All,
+            on_failure: OnFailure::StopAll,
+            fail_fast: false,
+            jobs: 1,
+            until: Until::Promote,
+            heal: false,
+            allow_older: false,
+            allow_diverged: false,
+        },
         builds: Vec::new(),
         apps: BTreeMap::from([(name, app_plan)]),
         lanes: vec![LanePlan { rack: on.rack.clone(), after: Vec::new(), targets: vec![target_plan] }],

@@ -8,6 +8,8 @@ mod groups;
 mod guards;
 mod images;
 mod left;
+mod locks;
 mod many;
 mod rollout;
 mod signals;
+mod two;

@@ -53,10 +53,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("changes", &["names", "error", "yaml", "files", "config", "manifest", "rack", "build::dockerignore"]),
     ("plan", &["names", "error", "event", "config", "manifest", "changes", "build", "rack", "registry"]),
     // Doing: the plan through the ports. No adapter, no file, no command line.
-    ("deploy", &["names", "secret", "yaml", "event", "config", "plan", "build", "hooks", "rack", "registry"]),
+    ("deploy", &["names", "secret", "yaml", "event", "config", "changes", "plan", "build", "hooks", "rack", "registry"]),
     // Telling: events, and where they are kept.
     ("journal", &["names", "error", "event"]),
-    ("lock", &["names", "error", "words", "journal"]),
+    ("lock", &["names", "error", "words", "journal", "rack"]),
     ("report", &["names", "error", "words", "event", "journal"]),
     // Adapters: their port, words, and the settings they are made from.
     ("build::docker", &["names", "secret", "event", "build", "build::dockerignore", "registry"]),

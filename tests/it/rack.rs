@@ -163,10 +163,16 @@ async fn stage(server: &Server, request: &StageRequest) -> (Result<String, RackE
     (staged.map(|staged| format!("{} {} {:?}", staged.build, staged.release, staged.deliver)), told(receiver))
 }
 
+/// The release that is active before each promote.
+fn over() -> Option<ReleaseId> {
+    ReleaseId::new("ROLD").ok()
+}
+
 async fn promote(server: &Server) -> (Result<Promoted, RackError>, Vec<String>) {
     let (progress, receiver) = progress(Stage::Promote);
     let release = ReleaseId::new("RNEW").unwrap();
-    let promoted = client(server).promote("web", &release, Duration::from_secs(60), &progress, &CancellationToken::new()).await;
+    let promoted =
+        client(server).promote("web", &release, over().as_ref(), Duration::from_secs(60), &progress, &CancellationToken::new()).await;
     (promoted, told(receiver))
 }
 

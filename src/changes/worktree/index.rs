@@ -5,7 +5,7 @@
 //!
 //! Its checksum is not looked at, as git does not either; order and bounds are.
 
-use super::{ASSUME_VALID, SKIP_WORKTREE, STAGE, SUBMODULE};
+use super::{ASSUME_VALID, INTENT_TO_ADD, SKIP_WORKTREE, STAGE, SUBMODULE};
 use git2::Oid;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,7 +19,6 @@ const ID: usize = 20;
 
 const EXTENDED: u16 = 1 << 14;
 const NAME_LENGTH: u16 = 0xfff;
-const INTENT_TO_ADD: u16 = 1 << 13;
 
 /// The index.
 pub(super) struct Index {

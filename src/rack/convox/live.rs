@@ -1,7 +1,7 @@
 //! What a rack is and what runs there: reads only.
 
 use super::failure::CallError;
-use super::{Convox, wire};
+use super::{Convox, NOTES, wire};
 use crate::names::{BuildId, ReleaseId};
 use crate::rack::{AppStatus, Copying, Live, LiveBuild, LiveRelease, NewerRelease, RackError, RackInfo};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -88,6 +88,12 @@ impl Convox {
     pub(super) async fn build(&self, app: &str, id: &BuildId) -> Result<Option<wire::Build>, RackError> {
         let answer = self.http.get(&["apps", app, "builds", id.as_str()], &[]).await;
         self.maybe(answer, &format!("build `{id}` of app `{app}`"))
+    }
+
+    /// What is kept with an app under a name.
+    pub(super) async fn read_note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError> {
+        let answer = self.http.get_bytes(&["apps", app, "objects", NOTES, name], &[]).await;
+        self.maybe(answer, &format!("the object `{NOTES}/{name}` of app `{app}`"))
     }
 
     fn maybe<T>(&self, answer: Result<T, CallError>, what: &str) -> Result<Option<T>, RackError> {
@@ -186,15 +192,23 @@ impl Convox {
 
 /// The release that the active one was put on top of, when the active one's build is the older of the two: that build had a
 /// release already before the other. `releases` are newest first.
+///
+/// A staged release is the second of its build on racks that make the first one themselves, and somebody else's may lie between
+/// the two. It has the description of the first, which a rollback, whose description tells of its env, does not have.
 fn replaced<'r>(active: &wire::Release, releases: &'r [wire::Release]) -> Option<&'r wire::Release> {
     let build = active.build()?;
     let before: Vec<&wire::Release> = releases.iter().filter(|release| release.created < active.created).collect();
     let at = before.iter().position(|release| release.build().is_some_and(|other| other != build))?;
-    let copied = before[at + 1..].iter().find(|release| release.build().as_ref() == Some(&build))?;
+    let of_build = |release: &&&wire::Release| release.build().as_ref() == Some(&build);
+    let copied = before[at + 1..].iter().find(of_build)?;
     let switched = at.checked_sub(1).map_or(active, |at| before[at]);
     if Copying::is_cleanup(&switched.description) {
         // What lay between was put aside by offbuild itself, and nobody's word: it is as if it had never been made.
         return replaced(copied, releases);
+    }
+    let first = before[at + 1..].iter().rfind(of_build)?;
+    if !first.description.is_empty() && first.description == active.description {
+        return None;
     }
     // Going back twice is going back from what was there first.
     Some(replaced(before[at], releases).unwrap_or(before[at]))

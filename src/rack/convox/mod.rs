@@ -27,13 +27,16 @@ use super::login::RackLogin;
 use super::{Copying, Live, LiveRelease, Promoted, Rack, RackError, RackInfo, RackRead, StageRequest, Staged};
 use crate::config::RackConfig;
 use crate::event::Progress;
-use crate::names::{RackName, ReleaseId};
+use crate::names::{BuildId, RackName, ReleaseId};
 use crate::secret::Secret;
 use failure::CallError;
-use http::Http;
+use http::{Body, Http};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
+
+/// Where an app's object store has what offbuild keeps there.
+const NOTES: &str = "offbuild";
 
 /// A rack.
 pub struct Convox {
@@ -66,12 +69,6 @@ impl Convox {
         let _ = url.set_username(&self.login.user);
         let _ = url.set_password(Some(self.login.password.expose()));
         Secret::new(url.as_str().trim_end_matches('/'))
-    }
-
-    /// How far the rack's clock is ahead of this machine's, as its last good answer told; `None` when it does not tell.
-    #[must_use]
-    pub fn clock_ahead(&self) -> Option<time::Duration> {
-        self.http.ahead()
     }
 
     /// What a failed read means.
@@ -164,6 +161,14 @@ impl RackRead for Convox {
     async fn releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError> {
         self.read_releases(app).await
     }
+
+    async fn note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError> {
+        self.read_note(app, name).await
+    }
+
+    fn clock_ahead(&self) -> Option<time::Duration> {
+        self.http.ahead()
+    }
 }
 
 #[async_trait::async_trait]
@@ -182,6 +187,23 @@ impl Rack for Convox {
         self.copy_of(app, release, why, cancel).await
     }
 
+    async fn renew(
+        &self,
+        app: &str,
+        build: &BuildId,
+        revision: Option<&str>,
+        description: &str,
+        cancel: &CancellationToken,
+    ) -> Result<ReleaseId, RackError> {
+        self.release_with(app, build, None, revision, description, cancel).await
+    }
+
+    async fn put_note(&self, app: &str, name: &str, text: &[u8]) -> Result<(), RackError> {
+        let path = ["apps", app, "objects", NOTES, name];
+        let answer = self.http.repeat(reqwest::Method::POST, &path, Body::Raw(text)).await;
+        answer.map(drop).map_err(|error| self.fault(&format!("the object `{NOTES}/{name}` of app `{app}`"), error))
+    }
+
     async fn settled(&self, app: &str, timeout: Duration, progress: &Progress, cancel: &CancellationToken) -> Result<Live, RackError> {
         self.until_idle(app, tokio::time::Instant::now() + timeout, progress, cancel).await?;
         self.read_live(app).await
@@ -191,11 +213,12 @@ impl Rack for Convox {
         &self,
         app: &str,
         release: &ReleaseId,
+        over: Option<&ReleaseId>,
         timeout: Duration,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Promoted, RackError> {
-        self.promote_release(app, release, timeout, progress, cancel).await
+        self.promote_release(app, release, over, timeout, progress, cancel).await
     }
 
     fn hook_login(&self) -> (String, Secret) {

@@ -1,7 +1,7 @@
 //! Promoting: from a release to what is live, or to knowing why not.
 //!
-//! 1. Wait until nothing else is under way for the app. When that made another release active, it is not promoted over: nobody
-//!    has judged it.
+//! 1. Wait until nothing else is under way for the app. When another release is active than the one the caller has judged, it is
+//!    not promoted over.
 //! 2. Send the promote once. An answer that leaves its fate open is followed by looks at the app; only when those show that it
 //!    did not take is it sent again.
 //! 3. Look until the app is `running`: with our release on two looks in a row it is live, with another it was rolled back or
@@ -15,7 +15,7 @@
 
 use super::evidence::{Ending, Trail};
 use super::http::Body;
-use super::{CallError, Convox, go_on, wire};
+use super::{CallError, Convox, RackRead, go_on, wire};
 use crate::event::Progress;
 use crate::names::ReleaseId;
 use crate::rack::{AppStatus, Promoted, RackError};
@@ -74,12 +74,13 @@ impl Convox {
         &self,
         app: &str,
         release: &ReleaseId,
+        over: Option<&ReleaseId>,
         timeout: Duration,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Promoted, RackError> {
-        let mut trail = Trail::begin(self.clock_ahead());
-        let ended = self.promote_along(app, release, timeout, progress, cancel, &mut trail).await;
+        let mut trail = Trail::begin(RackRead::clock_ahead(self));
+        let ended = self.promote_along((app, release, over), timeout, progress, cancel, &mut trail).await;
         let ending = match &ended {
             Ok(Promoted::RolledBack { .. }) => Ending::RolledBack,
             Err(RackError::Timeout { .. }) => Ending::OutOfTime,
@@ -94,8 +95,7 @@ impl Convox {
 
     async fn promote_along(
         &self,
-        app: &str,
-        release: &ReleaseId,
+        (app, release, over): (&str, &ReleaseId, Option<&ReleaseId>),
         timeout: Duration,
         progress: &Progress,
         cancel: &CancellationToken,
@@ -109,17 +109,15 @@ impl Convox {
         let body = if major == 3 { Body::Form(&form) } else { Body::Empty };
         let deadline = Instant::now() + timeout;
         let mut tried = 0;
-        let mut judged = None;
         loop {
             let mut before = self.app(app).await?;
-            let judged = judged.get_or_insert_with(|| before.release());
             if before.status() != AppStatus::Running {
                 before = self.until_idle(app, deadline, progress, cancel).await?;
             }
             let active = before.release();
             trail.before = active.clone().filter(|active| active != release).or(trail.before.take());
             let ours = active.as_ref() == Some(release);
-            if let Some(active) = active.filter(|active| !ours && judged.as_ref() != Some(active)) {
+            if let Some(active) = active.filter(|active| !ours && over != Some(active)) {
                 return Ok(Promoted::Overtaken { active });
             }
             let next = if ours {

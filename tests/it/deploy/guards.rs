@@ -220,27 +220,75 @@ fn an_older_commit_is_stale_and_left_alone() {
 }
 
 #[test]
-fn what_somebody_promotes_while_the_run_is_under_way_is_not_promoted_over() {
-    let world = Setup::new(&["web"]).promote(Duration::from_millis(700)).start();
+fn what_somebody_promotes_while_the_run_is_under_way_is_judged() {
+    let table = [("older", 0, "deployed"), ("unknown", 1, "failed"), ("newer", 4, "stale")];
+    for (theirs, code, word) in table {
+        let world = Setup::new(&["web"]).promote(Duration::from_millis(700)).start();
+        world.run(&["deploy"]).code(0);
+        let live = world.sandbox.live("staging", "web");
+        let (staged, go) = (world.aside("staged"), world.aside("go"));
+        let script = format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done", staged.display(), go.display());
+        world.page("web", "second").hook("web", "before_release", &script).repo.commit("second");
+        let commit = match theirs {
+            "older" => live.commit.clone(),
+            "unknown" => "f".repeat(40),
+            _ => {
+                let newer = world.page("web", "third").repo.commit("third");
+                world.repo.git(&["checkout", "-q", "HEAD~1"]);
+                newer
+            }
+        };
+        // Staged before this run's own, so that the rack itself would let this run's go live after it.
+        let release = world.sandbox.stage_by_hand("staging", "web", &live.manifest, &commit, "by hand");
+        let run = world.start(&["deploy"]);
+        wait_for(|| staged.exists());
+        world.sandbox.begin_promote("staging", "web", &release);
+        std::fs::write(go, "").unwrap();
+        let run = world.ended(run).code(code);
+        // Seen before the promote, or while it waits for theirs to end.
+        let ended = run.kinds().find_map(|kind| match kind {
+            EventKind::TargetFinished { outcome, .. } => Some(outcome.word()),
+            _ => None,
+        });
+        assert!(ended.as_ref().is_some_and(|ended| ended.starts_with(word)), "{theirs}: {ended:?}");
+        wait_for(|| world.sandbox.live("staging", "web").status == "running");
+        let now = world.sandbox.live("staging", "web");
+        assert_eq!(now.release == release, word != "deployed", "{theirs}");
+        assert_eq!(run.finished(Stage::BeforeRelease).len(), 1, "{theirs}");
+        assert_eq!(world.sandbox.promotes("staging", "web"), if word == "deployed" { 3 } else { 2 }, "{theirs}");
+    }
+}
+
+#[test]
+fn an_older_commit_is_deployed_over_a_newer_one_when_it_is_asked_for() {
+    let world = Setup::new(&["web"]).start();
+    let first = world.repo.git(&["rev-parse", "HEAD"]);
+    world.page("web", "second").repo.commit("second");
+    world.run(&["deploy"]).code(0);
+    world.repo.git(&["checkout", "-q", &first]);
+    world.run(&["deploy"]).code(4).outcomes(&["web@staging stale"]);
+    let run = world.run(&["deploy", "--allow-older"]).code(0).outcomes(&["web@staging deployed"]);
+    assert_eq!(world.sandbox.live("staging", "web").commit, first);
+    // In the journal, so in every report of the run.
+    let told = |kind: &EventKind| matches!(kind, EventKind::Notice { message, .. } if message.contains("`--allow-older`"));
+    assert!(run.kinds().any(told));
+}
+
+#[test]
+fn a_clone_without_the_newer_live_commit_knows_it_by_its_time() {
+    let world = Setup::new(&["web"]).start();
+    let old = world.aside("old");
+    let from = format!("file://{}", world.repo.root().display());
+    sh(&mut git(world.repo.dir.path(), &["clone", "-q", &from, old.to_str().unwrap()]));
+    let later = ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-q", "-a", "-m", "second"];
+    world.page("web", "second");
+    sh(git(&world.repo.root(), &later).env("GIT_COMMITTER_DATE", "2040-01-01T00:00:00Z"));
     world.run(&["deploy"]).code(0);
     let live = world.sandbox.live("staging", "web");
-    // Staged before this run's own, so that the rack itself would let this run's go live after it.
-    let theirs = world.sandbox.stage_by_hand("staging", "web", &live.manifest, &live.commit, "by hand");
-    let (staged, go) = (world.aside("staged"), world.aside("go"));
-    let script = format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done", staged.display(), go.display());
-    world.page("web", "second").hook("web", "before_release", &script).repo.commit("second");
-    let run = world.start(&["deploy"]);
-    wait_for(|| staged.exists());
-    world.sandbox.begin_promote("staging", "web", &theirs);
-    std::fs::write(go, "").unwrap();
-    let run = world.ended(run).code(1);
-    // Seen before the promote, or while it waits for theirs to end.
-    let word = run.kinds().find_map(|kind| match kind {
-        EventKind::TargetFinished { outcome, .. } => Some(outcome.word()),
-        _ => None,
-    });
-    assert!(matches!(word.as_deref(), Some("failed(guard)" | "failed(overtaken)")), "{word:?}");
-    wait_for(|| world.sandbox.live("staging", "web").status == "running");
-    assert_eq!(world.sandbox.live("staging", "web").release, theirs);
-    assert_eq!(world.sandbox.promotes("staging", "web"), 2);
+    // A job that was queued before the newer one ran.
+    let offbuild = world.offbuild().directory(&old);
+    world.run_as(&offbuild, &["deploy"]).code(4).outcomes(&["web@staging stale"]).says("told by its time");
+    world.run_as(&offbuild, &["deploy", "--stale", "ok"]).code(0).outcomes(&["web@staging stale"]);
+    assert_eq!(world.sandbox.live("staging", "web"), live);
+    world.run_as(&offbuild, &["deploy", "--allow-older"]).code(0).outcomes(&["web@staging deployed"]);
 }

@@ -170,7 +170,7 @@ async fn an_app_that_stays_in_another_update_is_told() {
     let (progress, _receiver) = progress(Stage::Promote);
     let release = ReleaseId::new("RNEW").unwrap();
     let limit = Duration::from_millis(60);
-    let error = client(&server).promote("web", &release, limit, &progress, &CancellationToken::new()).await.unwrap_err();
+    let error = client(&server).promote("web", &release, over().as_ref(), limit, &progress, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.to_string(), "app `web` on rack `prod` is updating: another deploy or update is under way");
     assert!(server.changes().is_empty());
 }
@@ -227,7 +227,7 @@ async fn a_promote_that_does_not_end_says_what_is_live() {
     let (progress, _receiver) = progress(Stage::Promote);
     let release = ReleaseId::new("RNEW").unwrap();
     let limit = Duration::from_millis(300);
-    let error = client(&server).promote("web", &release, limit, &progress, &CancellationToken::new()).await.unwrap_err();
+    let error = client(&server).promote("web", &release, over().as_ref(), limit, &progress, &CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, RackError::Timeout { outcome_unknown: true, .. }), "{error:?}");
     assert!(error.to_string().contains("it is `updating`, active release `ROLD`"), "{error}");
 }
@@ -239,7 +239,7 @@ async fn a_cancelled_run_changes_nothing_more() {
     cancel.cancel();
     let server = building(build("complete", "RNEW")).serve().await;
     let release = ReleaseId::new("RNEW").unwrap();
-    let promoted = client(&server).promote("web", &release, Duration::from_secs(60), &progress, &cancel).await;
+    let promoted = client(&server).promote("web", &release, over().as_ref(), Duration::from_secs(60), &progress, &cancel).await;
     assert!(matches!(promoted, Err(RackError::Cancelled)));
     let staged = client(&server).stage(&request(Deliver::Build), &Mover::default(), &progress, &cancel).await;
     assert!(matches!(staged, Err(RackError::Cancelled)));
@@ -253,7 +253,8 @@ async fn a_promote_under_way_is_awaited_although_the_run_is_cancelled() {
     let (progress, mut receiver) = progress(Stage::Promote);
     let release = ReleaseId::new("RNEW").unwrap();
     let client = client(&server);
-    let promoting = client.promote("web", &release, Duration::from_secs(60), &progress, &cancel);
+    let over = over();
+    let promoting = client.promote("web", &release, over.as_ref(), Duration::from_secs(60), &progress, &cancel);
     let cancelling = async {
         // The first status is told after the promote was sent.
         receiver.recv().await;

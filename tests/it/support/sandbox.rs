@@ -146,6 +146,13 @@ impl Sandbox {
         body
     }
 
+    /// Keeps a text in an app's object store.
+    #[track_caller]
+    pub fn put_object(&self, rack: &str, app: &str, key: &str, text: &str) {
+        let text = text.to_owned();
+        self.send("POST", rack, &format!("/apps/{app}/objects/{key}"), |request| request.body(text));
+    }
+
     /// Stages a manifest as somebody else would, with a build that names a commit and says what they wrote; the release.
     #[track_caller]
     pub fn stage_by_hand(&self, rack: &str, app: &str, manifest: &str, commit: &str, description: &str) -> String {

@@ -178,6 +178,8 @@ fn help() {
       promote      Make live what a run with --no-promote staged
       rollback     Put the release before the live one back, or another one
       heal         Put a copy of what is live on top of releases that failed runs left behind
+      lock         Let nothing be deployed until `unlock`, or for a time
+      unlock       Take away what `lock` set
       doctor       Check everything a deploy needs, and say how to cure what is wrong
       validate     Check the configuration
       lint         Compare what apps declare with what their builds read
@@ -282,6 +284,9 @@ fn help() {
 
           --allow-diverged
               Deploy over a commit this one does not descend from
+
+          --allow-older
+              Deploy although the live commit is newer
 
           --stale <STALE>
               What to do when the live commit is newer: `refuse` (exit 4) or `ok` (exit 0)

@@ -147,28 +147,17 @@ fn an_app_that_somebody_else_updates() {
     web@staging: deploy: never deployed
     1 target to deploy, 0 images to build, 2 at a time
     web@staging: stage started (web)
-    web@staging | rack `staging` (version 20260421192651) builds from the manifest and pulls the images
-    web@staging | Running: docker pull REGISTRY/base:1
-    web@staging | Digest: sha256:c512d672400a70f985a0b560012538262a2d5803ecde325dcf0162d3616cddeb
-    web@staging | Status: Downloaded newer image for REGISTRY/base:1
-    web@staging | Running: docker tag REGISTRY/base:1 staging/web:web.BUILD
-    web@staging | Injecting: convox-env
-    web@staging | Running: docker build -t staging/web:web.BUILD .
-    web@staging | Running: docker push staging/web:web.BUILD
-    web@staging: stage done in TIME
-    web@staging: release RELEASE is staged
-    web@staging: promote started (RELEASE)
-    web@staging: promote failed after TIME: app `web` on rack `staging` is updating: another deploy or update is under way
+    web@staging: stage failed after TIME: app `web` on rack `staging` is updating: another deploy or update is under way
 
     TARGET  OUTCOME  RELEASE  TOOK  WHY
-    web@staging  failed(promote)  TIME  app `web` on rack `staging` is updating: another deploy or update is under way
+    web@staging  failed(rack)  TIME  app `web` on rack `staging` is updating: another deploy or update is under way
 
-    web@staging failed in promote
+    web@staging failed in stage
       app `web` on rack `staging` is updating: another deploy or update is under way
       next: wait for it (convox apps info -a web --rack staging), or: convox apps cancel web --rack staging
 
     live now
-      web@staging  -  nothing was ever deployed; RELEASE is staged, not live
+      web@staging  -  nothing was ever deployed
 
     1 failed (TIME)
     to go on: offbuild deploy --resume
