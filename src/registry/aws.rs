@@ -5,6 +5,7 @@
 
 use super::RegistryError;
 use aws_config::identity::IdentityCache;
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
@@ -14,8 +15,15 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use std::time::Duration;
 
-/// Makes a client for ECR in a region. Sends nothing; credentials are looked for with the first call.
-pub async fn client(region: &str, fips: bool) -> aws_sdk_ecr::Client {
+/// How often a call is tried: AWS throttles by the second, and a monorepo asks about many repositories at once.
+const TRIES: u32 = 5;
+
+/// Makes a client for ECR in a region, whose calls are given `answer` each time they are tried. Sends nothing; credentials are
+/// looked for with the first call.
+///
+/// The SDK tries again what AWS throttled or failed and what got no answer, with backoff and jitter. That holds for every call
+/// here: reads, a repository that is there already and a tag that stands already are told apart from failures by their callers.
+pub async fn client(region: &str, fips: bool, answer: Duration) -> aws_sdk_ecr::Client {
     // Asked to trust the system where that trusts nobody (a bare container), the SDK panics. Without, an endpoint behind HTTPS is
     // refused as it should be, and one on plain HTTP works.
     let trusts = !rustls_native_certs::load_native_certs().certs.is_empty();
@@ -30,15 +38,12 @@ pub async fn client(region: &str, fips: bool) -> aws_sdk_ecr::Client {
         }
         connector.build()
     });
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(5))
-        .operation_attempt_timeout(Duration::from_secs(30))
-        .operation_timeout(Duration::from_secs(90))
-        .build();
+    let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(5).min(answer)).operation_attempt_timeout(answer).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .http_client(http)
         .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(TRIES).with_initial_backoff(Duration::from_millis(500)))
         // A `credential_process` may ask for a fingerprint or a code; the default is 5 s.
         .identity_cache(IdentityCache::lazy().load_timeout(Duration::from_secs(60)).build());
     if fips {

@@ -31,14 +31,16 @@ pub struct EcrApi {
     host: String,
     at: EcrHost,
     redactor: Redactor,
+    answer: Duration,
     client: OnceCell<aws_sdk_ecr::Client>,
     token: Shared<Login>,
 }
 
 impl EcrApi {
-    /// For the registry images call `host`. Tokens are registered with `redactor`. Asks nothing yet.
-    pub fn new(host: String, at: EcrHost, redactor: Redactor) -> Self {
-        Self { host, at, redactor, client: OnceCell::new(), token: Shared::default() }
+    /// For the registry images call `host`, which is given `answer` for one answer. Tokens are registered with `redactor`. Asks
+    /// nothing yet.
+    pub fn new(host: String, at: EcrHost, redactor: Redactor, answer: Duration) -> Self {
+        Self { host, at, redactor, answer, client: OnceCell::new(), token: Shared::default() }
     }
 
     /// The login for pushes and pulls; `fresh` asks for one that is newer than this call.
@@ -63,7 +65,7 @@ impl EcrApi {
     }
 
     async fn client(&self) -> &aws_sdk_ecr::Client {
-        self.client.get_or_init(|| aws::client(&self.at.region, self.at.fips)).await
+        self.client.get_or_init(|| aws::client(&self.at.region, self.at.fips, self.answer)).await
     }
 
     fn failure<E>(&self, action: &str, error: &SdkError<E>) -> RegistryError

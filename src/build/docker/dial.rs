@@ -22,9 +22,6 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-/// Limits the time to an answer's head, in seconds; transfers have no limit here, the caller has one.
-const HEAD_TIMEOUT: u64 = 120;
-
 /// A connection to the engine, whatever it runs over.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -166,8 +163,8 @@ impl AsyncWrite for SshStream {
 }
 
 /// bollard over [`dial`]: each call has a connection of its own, so ssh and TLS work as a socket does.
-pub(super) fn client(address: &Address) -> Result<bollard::Docker, BuildError> {
-    let address = Arc::new(address.clone());
+pub(super) fn client(endpoint: &Endpoint) -> Result<bollard::Docker, BuildError> {
+    let address = Arc::new(endpoint.address.clone());
     let transport = move |request: bollard::BollardRequest| {
         let address = Arc::clone(&address);
         async move {
@@ -183,12 +180,27 @@ pub(super) fn client(address: &Address) -> Result<bollard::Docker, BuildError> {
             Ok::<Response<Incoming>, bollard::errors::Error>(sender.send_request(Request::from_parts(head, body)).await?)
         }
     };
-    bollard::Docker::connect_with_custom_transport(transport, Some("http://docker"), HEAD_TIMEOUT, bollard::API_DEFAULT_VERSION)
-        .map_err(|error| engine(format!("the engine's client cannot be made: {error}")))
+    bollard::Docker::connect_with_custom_transport(
+        transport,
+        Some("http://docker"),
+        endpoint.answer.as_secs(),
+        bollard::API_DEFAULT_VERSION,
+    )
+    .map(|client| client.with_timeout(endpoint.answer))
+    .map_err(|error| engine(format!("the engine's client cannot be made: {error}")))
 }
 
 /// Asks the engine to turn a fresh connection into an HTTP/2 one at `path`.
 pub(super) async fn upgrade(
+    endpoint: &Endpoint,
+    path: &'static str,
+    headers: impl IntoIterator<Item = (&'static str, HeaderValue)>,
+) -> Result<hyper::upgrade::Upgraded, BuildError> {
+    let late = |_| engine(format!("the engine at {endpoint} did not answer `POST {path}` within {}s", endpoint.answer.as_secs_f64()));
+    tokio::time::timeout(endpoint.answer, upgraded(endpoint, path, headers)).await.map_err(late)?
+}
+
+async fn upgraded(
     endpoint: &Endpoint,
     path: &'static str,
     headers: impl IntoIterator<Item = (&'static str, HeaderValue)>,

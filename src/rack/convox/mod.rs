@@ -52,7 +52,7 @@ impl Convox {
     /// # Errors
     /// [`RackError::Unsupported`] when the `ca_file` cannot be read or the login cannot be sent.
     pub fn new(config: &RackConfig, login: RackLogin, poll: Duration) -> Result<Self, RackError> {
-        let http = Http::new(&login, config.ca_file.as_deref(), poll / 5)
+        let http = Http::new(&login, config.ca_file.as_deref(), poll / 5, config.answer)
             .map_err(|message| RackError::Unsupported { rack: config.name.clone(), message })?;
         Ok(Self { name: config.name.clone(), login, http, poll, info: OnceCell::new() })
     }
