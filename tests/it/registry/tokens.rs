@@ -158,7 +158,7 @@ async fn a_registry_that_stumbles_is_asked_again() {
     let before = log(&play).len();
     let error = registries.find(&repository(&host, "web"), &tags(&["present"])).await.unwrap_err();
     assert!(error.to_string().contains("HTTP 503"), "{error}");
-    assert_eq!(log(&play).len() - before, 3);
+    assert_eq!(log(&play).len() - before, 4);
 }
 
 #[tokio::test]
