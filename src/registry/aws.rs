@@ -52,6 +52,18 @@ pub async fn client(region: &str, fips: bool, answer: Duration) -> aws_sdk_ecr::
     aws_sdk_ecr::Client::new(&loader.load().await)
 }
 
+/// True when a call that ended like this may go through when it is sent again; whether it was carried out is not known.
+pub fn may_pass<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    match error {
+        SdkError::ServiceError(service) => {
+            let throttled = service.err().code().is_some_and(|code| code.contains("Throttl") || code == "TooManyRequestsException");
+            throttled || service.raw().status().is_server_error()
+        }
+        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+        _ => false,
+    }
+}
+
 /// What AWS said to a call, as the registry's error. `action` is the IAM action the call needs.
 pub fn failure<E>(host: &str, action: &str, error: &SdkError<E>) -> RegistryError
 where
@@ -59,7 +71,10 @@ where
 {
     let host = host.to_owned();
     if let SdkError::ServiceError(service) = error {
-        let code = service.err().code().unwrap_or("unknown error");
+        let Some(code) = service.err().code() else {
+            let message = format!("its answer is none of AWS's: HTTP {} ({action})", service.raw().status().as_u16());
+            return RegistryError::Failed { host, message };
+        };
         let message = format!("{code}: {} ({action})", service.err().message().unwrap_or("no message"));
         return match login_hint(code, action) {
             Some(hint) => RegistryError::Login { host, message, hint },
@@ -71,7 +86,9 @@ where
         return RegistryError::Login { host, message, hint: hint.to_owned() };
     }
     match error {
-        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => RegistryError::Unreachable { host, message },
+        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_) => {
+            RegistryError::Unreachable { host, message }
+        }
         _ => RegistryError::Failed { host, message },
     }
 }

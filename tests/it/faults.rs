@@ -10,6 +10,7 @@
 
 mod bed;
 mod cells;
+mod limits;
 mod page;
 mod table;
 

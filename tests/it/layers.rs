@@ -60,7 +60,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("lock", &["names", "error", "words", "journal"]),
     ("report", &["names", "error", "words", "event", "journal"]),
     // Adapters: their port, words, and the settings they are made from.
-    ("build::docker", &["names", "secret", "event", "build", "build::dockerignore", "registry"]),
+    ("build::docker", &["names", "secret", "retry", "event", "build", "build::dockerignore", "registry"]),
     ("hooks::process", &["secret", "event", "hooks"]),
     ("rack::convox", &["names", "secret", "retry", "event", "yaml", "config", "rack", "rack::login", "registry"]),
     ("rack::login", &["error", "secret", "config", "rack"]),

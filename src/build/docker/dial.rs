@@ -5,7 +5,7 @@
 //! secrets.
 
 use super::endpoint::{Address, Endpoint, TlsFiles};
-use super::failure::{engine, unanswered, unreachable};
+use super::failure::{Unconnected, engine, may_pass, reconnected, unanswered, unreachable};
 use crate::build::BuildError;
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -196,17 +196,25 @@ pub(super) async fn upgrade(
     path: &'static str,
     headers: impl IntoIterator<Item = (&'static str, HeaderValue)>,
 ) -> Result<hyper::upgrade::Upgraded, BuildError> {
-    let late = |_| engine(format!("the engine at {endpoint} did not answer `POST {path}` within {}s", endpoint.answer.as_secs_f64()));
-    tokio::time::timeout(endpoint.answer, upgraded(endpoint, path, headers)).await.map_err(late)?
+    let headers: Vec<_> = headers.into_iter().collect();
+    reconnected(|| async {
+        let late = |_| Unconnected {
+            error: engine(format!("the engine at {endpoint} did not answer `POST {path}` within {}s", endpoint.answer.as_secs_f64())),
+            again: true,
+        };
+        tokio::time::timeout(endpoint.answer, upgraded(endpoint, path, headers.clone())).await.map_err(late)?
+    })
+    .await
 }
 
 async fn upgraded(
     endpoint: &Endpoint,
     path: &'static str,
-    headers: impl IntoIterator<Item = (&'static str, HeaderValue)>,
-) -> Result<hyper::upgrade::Upgraded, BuildError> {
-    let stream = dial(&endpoint.address).await.map_err(|error| unreachable(endpoint, &error))?;
-    let lost = |error: hyper::Error| unanswered(endpoint, &error);
+    headers: Vec<(&'static str, HeaderValue)>,
+) -> Result<hyper::upgrade::Upgraded, Unconnected> {
+    let stream =
+        dial(&endpoint.address).await.map_err(|error| Unconnected { again: may_pass(&error), error: unreachable(endpoint, &error) })?;
+    let lost = |error: hyper::Error| Unconnected { error: unanswered(endpoint, &error), again: true };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
     tokio::spawn(connection.with_upgrades());
     let mut request = Request::new(Empty::<Bytes>::new());
@@ -218,13 +226,16 @@ async fn upgraded(
         request.headers_mut().append(HeaderName::from_static(name), value);
     }
     let response = sender.send_request(request).await.map_err(lost)?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(BuildError::Engine {
-            message: format!("the engine at {endpoint} has no BuildKit: `POST {path}` was answered with {}", response.status()),
+    let status = response.status();
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        let again = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+        let error = BuildError::Engine {
+            message: format!("the engine at {endpoint} has no BuildKit: `POST {path}` was answered with {status}"),
             hint: Some(
                 "use Docker Engine 18.09 or newer on Linux; other engines (Podman, Windows containers) cannot build here".to_owned(),
             ),
-        });
+        };
+        return Err(Unconnected { error, again });
     }
     hyper::upgrade::on(response).await.map_err(lost)
 }

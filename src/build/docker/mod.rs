@@ -32,7 +32,7 @@ use crate::event::Progress;
 use crate::names::{Digest, ImageId, Repository};
 use crate::registry::{Login, Registry};
 use endpoint::Endpoint;
-use failure::{call, engine};
+use failure::{call, engine, repeated};
 use request::Abilities;
 use session::{Offer, Session};
 use solve::{Control, Ended};
@@ -77,7 +77,7 @@ impl Docker {
     }
 
     async fn version(&self) -> Result<bollard::models::SystemVersion, BuildError> {
-        self.client.version().await.map_err(|error| call(&self.endpoint, "the engine does not tell its version", error))
+        repeated(|| self.client.version()).await.map_err(|error| call(&self.endpoint, "the engine does not tell its version", error))
     }
 
     async fn abilities(&self, control: &Control) -> Result<Abilities, BuildError> {

@@ -10,7 +10,7 @@ use crate::rack::login::{RackLogin, is_loopback};
 use crate::retry;
 use crate::secret::Secret;
 use base64::Engine as _;
-use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -173,7 +173,7 @@ impl Http {
             match body {
                 Body::Empty => request,
                 Body::Form(fields) => request.form(fields),
-                Body::Raw(bytes) => request.header(reqwest::header::CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec()),
+                Body::Raw(bytes) => request.header(CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec()),
             }
         };
         match self.send(request()).await {
@@ -194,6 +194,12 @@ impl Http {
         if response.status().is_success() {
             let said = response.headers().get(DATE).and_then(|value| OffsetDateTime::parse(value.to_str().ok()?, &Rfc2822).ok());
             *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = said.map(|said| said - OffsetDateTime::now_utc());
+            let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+            if kind.starts_with(b"text/html") {
+                // A change that is answered like this may never have come to the rack.
+                let message = "a page of HTML was answered, as a proxy or a login page does, and no rack".to_owned();
+                return Err(Refusal::of(CallError::Lost { message }));
+            }
             return response.bytes().await.map(|bytes| bytes.to_vec()).map_err(|error| lost(&error));
         }
         let demand = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());

@@ -122,6 +122,11 @@ impl Convox {
                 let hint = "the rack may be updating itself; try again when `convox rack` says `running`".to_owned();
                 RackError::Unreachable { rack, message: format!("status {status}: {message} (asked for {what})"), hint: Some(hint) }
             }
+            error @ CallError::Answered { .. } if error.is_throttled() => {
+                let hint = "the rack, or AWS behind it, has too much to do just now: try again in some minutes".to_owned();
+                let message = if error.message().is_empty() { "too many requests" } else { error.message() };
+                RackError::Unreachable { rack, message: format!("{message} (asked for {what})"), hint: Some(hint) }
+            }
             CallError::Answered { status, message } => {
                 let message = if message.is_empty() { format!("status {status}") } else { message };
                 RackError::Refused { rack, what: what.to_owned(), status, message }

@@ -41,7 +41,7 @@ pub struct Seen {
 impl Bed {
     /// Starts everything and deploys a first commit, so that there is something to fall back to.
     pub fn of(service: Service) -> Self {
-        let setup = Setup::new(&["web"]).defaults("timeouts: {rack_build: 2s, promote: 2s, push: 8s, answer: \"${ANSWER:-30s}\"}");
+        let setup = Setup::new(&["web"]).defaults("timeouts: {rack_build: 4s, promote: 4s, push: 8s, answer: \"${ANSWER:-30s}\"}");
         let world = match service {
             Service::Rack3 => setup.rack("staging", Version::V3, "deliver: build").start(),
             Service::Import => setup.rack("staging", Version::V3, "").start(),
@@ -112,10 +112,10 @@ impl Bed {
         self.ready(call);
         match fault {
             Fault::Refused => self.front.refuse_after(before),
-            _ => self.front.rule(Rule { to: Box::new(call.is()), fault, times, body: self.service.body() }),
+            _ => self.front.rule(Rule { to: Box::new(call.is()), fault, times, body: self.service.body(), retry_after: None }),
         }
         self.besides(call);
-        let run = self.deploy(if fault == Fault::Timeout { "400ms" } else { "30s" });
+        let run = self.deploy(if fault == Fault::Timeout { "300ms" } else { "30s" });
         let seen = self.front.seen();
         let is = call.is();
         let passed = (0..seen.len()).filter(|at| seen[*at].passed && is(&seen[*at], &seen[..*at])).count();

@@ -32,8 +32,8 @@ pub struct Call {
     after: Option<&'static str>,
     /// The engine makes it, not offbuild.
     pub of_engine: bool,
-    /// It changes something.
-    pub changes: bool,
+    /// A path that has not been asked for yet: the same call later is another one.
+    before: Option<&'static str>,
     /// An image is built for it, which takes longer.
     pub builds: bool,
     /// Its repository has to be made.
@@ -43,16 +43,16 @@ pub struct Call {
 }
 
 impl Call {
-    const fn read(name: &'static str, method: &'static str, path: &'static str) -> Self {
-        Self { name, method, path, after: None, of_engine: false, changes: false, builds: false, new_repository: false, besides: None }
-    }
-
-    const fn change(name: &'static str, method: &'static str, path: &'static str) -> Self {
-        Self { changes: true, ..Self::read(name, method, path) }
+    const fn new(name: &'static str, method: &'static str, path: &'static str) -> Self {
+        Self { name, method, path, after: None, of_engine: false, before: None, builds: false, new_repository: false, besides: None }
     }
 
     const fn after(self, path: &'static str) -> Self {
         Self { after: Some(path), ..self }
+    }
+
+    const fn before(self, path: &'static str) -> Self {
+        Self { before: Some(path), ..self }
     }
 
     const fn by_engine(self) -> Self {
@@ -68,12 +68,13 @@ impl Call {
         let (method, of_engine) = (self.method, self.of_engine);
         let path = Regex::new(self.path).unwrap();
         let after = self.after.map(|path| Regex::new(path).unwrap());
+        let until = self.before.map(|path| Regex::new(path).unwrap());
         move |head, before| {
             let asked = if head.operation.is_empty() { &head.method } else { &head.operation };
             let whose = head.agent.contains("docker/") == of_engine;
-            let earlier =
-                after.as_ref().is_none_or(|after| before.iter().any(|head| after.is_match(&format!("{} {}", head.method, head.path))));
-            asked == method && whose && path.is_match(&head.path) && earlier
+            let was = |path: &Regex| before.iter().any(|head| path.is_match(&format!("{} {}", head.method, head.path)));
+            let now = after.as_ref().is_none_or(was) && !until.as_ref().is_some_and(was);
+            asked == method && whose && path.is_match(&head.path) && now
         }
     }
 }
@@ -144,59 +145,59 @@ impl Service {
     /// Its calls, in the order of a deploy.
     pub fn calls(self) -> Vec<Call> {
         let reads = [
-            Call::read("system", "GET", "^/system$"),
-            Call::read("app", "GET", "^/apps/web$"),
-            Call::read("releases", "GET", r"^/apps/web/releases\?"),
-            Call::read("release", "GET", "^/apps/web/releases/R"),
-            Call::read("build behind the release", "GET", "^/apps/web/builds/B[A-Z]+$"),
+            Call::new("system", "GET", "^/system$"),
+            Call::new("app", "GET", "^/apps/web$"),
+            Call::new("releases", "GET", r"^/apps/web/releases\?"),
+            Call::new("release", "GET", "^/apps/web/releases/R").before("POST "),
+            Call::new("build behind the release", "GET", "^/apps/web/builds/B[A-Z]+$").before("POST "),
         ];
         let promote = [
-            Call::change("release create", "POST", "^/apps/web/releases$"),
-            Call::change("promote", "POST", "/promote$"),
-            Call::read("app, promote awaited", "GET", "^/apps/web$").after("POST .*/promote$"),
-            Call::read("app log, promote awaited", "GET", "^/apps/web/logs").after("POST .*/promote$"),
+            Call::new("release create", "POST", "^/apps/web/releases$"),
+            Call::new("promote", "POST", "/promote$"),
+            Call::new("app, promote awaited", "GET", "^/apps/web$").after("POST .*/promote$"),
+            Call::new("app log, promote awaited", "GET", "^/apps/web/logs").after("POST .*/promote$"),
             Call {
                 besides: Some("staging:web:promote-rolls-back"),
-                ..Call::read("processes, after a rollback", "GET", "^/apps/web/processes")
+                ..Call::new("processes, after a rollback", "GET", "^/apps/web/processes")
             },
         ];
         let build = [
-            Call::change("object upload", "POST", "^/apps/web/objects/"),
-            Call::change("build create", "POST", "^/apps/web/builds$"),
-            Call::read("build, awaited", "GET", "^/apps/web/builds/B[A-Z]+$").after("POST /apps/web/builds$"),
-            Call::read("build log", "GET", "^/apps/web/builds/B[A-Z]+/logs"),
+            Call::new("object upload", "POST", "^/apps/web/objects/"),
+            Call::new("build create", "POST", "^/apps/web/builds$"),
+            Call::new("build, awaited", "GET", "^/apps/web/builds/B[A-Z]+$").after("POST /apps/web/builds$"),
+            Call::new("build log", "GET", "^/apps/web/builds/B[A-Z]+/logs"),
         ];
         match self {
             Self::Rack2 | Self::Rack3 => reads.into_iter().chain(build).chain(promote).collect(),
             Self::Import => vec![
-                Call::change("build record", "POST", "^/apps/web/builds$"),
-                Call::change("build update", "PUT", "^/apps/web/builds/B[A-Z]+$"),
-                Call::change("image import", "POST", "^/apps/web/builds/B[A-Z]+/image$"),
-                Call::read("build, import awaited", "GET", "^/apps/web/builds/B[A-Z]+$").after("POST .*/image$"),
+                Call::new("build record", "POST", "^/apps/web/builds$"),
+                Call::new("build update", "PUT", "^/apps/web/builds/B[A-Z]+$"),
+                Call::new("image import", "POST", "^/apps/web/builds/B[A-Z]+/image$"),
+                Call::new("build, import awaited", "GET", "^/apps/web/builds/B[A-Z]+$").after("POST .*/image$"),
             ],
             Self::Registry => vec![
-                Call::read("API version", "GET", "^/v2/$"),
-                Call::read("tag look-up", "HEAD", "^/v2/web/manifests/"),
-                Call::read("manifest", "GET", "^/v2/web/manifests/"),
-                Call::change("retag", "PUT", "^/v2/web/manifests/web.[0-9a-f]{40}$"),
-                Call::change("retag to `.latest`", "PUT", "^/v2/web/manifests/web.latest$"),
-                Call::change("push: upload", "POST", "^/v2/web/blobs/uploads/").by_engine(),
-                Call::change("push: manifest", "PUT", "^/v2/web/manifests/").by_engine(),
-                Call::read("tag look-up after the push", "HEAD", "^/v2/web/manifests/").building().after("PUT /v2/web/manifests/"),
+                Call::new("API version", "GET", "^/v2/$"),
+                Call::new("tag look-up", "HEAD", "^/v2/web/manifests/"),
+                Call::new("manifest", "GET", "^/v2/web/manifests/"),
+                Call::new("retag", "PUT", "^/v2/web/manifests/web.[0-9a-f]{40}$"),
+                Call::new("retag to `.latest`", "PUT", "^/v2/web/manifests/web.latest$"),
+                Call::new("push: upload", "POST", "^/v2/web/blobs/uploads/").by_engine(),
+                Call::new("push: manifest", "PUT", "^/v2/web/manifests/").by_engine(),
+                Call::new("tag look-up after the push", "HEAD", "^/v2/web/manifests/").building().after("PUT /v2/web/manifests/"),
             ],
             Self::Ecr => vec![
-                Call::read("BatchGetImage", "BatchGetImage", "^/"),
-                Call::change("PutImage", "PutImage", "^/"),
-                Call::read("GetAuthorizationToken", "GetAuthorizationToken", "^/").building(),
-                Call { new_repository: true, builds: true, ..Call::change("CreateRepository", "CreateRepository", "^/") },
+                Call::new("BatchGetImage", "BatchGetImage", "^/"),
+                Call::new("PutImage", "PutImage", "^/"),
+                Call::new("GetAuthorizationToken", "GetAuthorizationToken", "^/").building(),
+                Call { new_repository: true, builds: true, ..Call::new("CreateRepository", "CreateRepository", "^/") },
             ],
             Self::Engine => vec![
-                Call::read("version", "GET", "/version$").building(),
-                Call::read("BuildKit", "POST", "/grpc$").building(),
-                Call::read("build session", "POST", "/session$").building(),
-                Call::change("tag", "POST", "/images/[^/]+/tag").building(),
-                Call::read("inspect", "GET", "/images/.*/json").building(),
-                Call::change("push", "POST", "/images/.*/push").building(),
+                Call::new("version", "GET", "/version$").building(),
+                Call::new("BuildKit", "POST", "/grpc$").building(),
+                Call::new("build session", "POST", "/session$").building(),
+                Call::new("tag", "POST", "/images/[^/]+/tag").building(),
+                Call::new("inspect", "GET", "/images/.*/json").building(),
+                Call::new("push", "POST", "/images/.*/push").building(),
             ],
         }
     }

@@ -46,6 +46,8 @@ pub struct Head {
     pub path: String,
     /// Who sends it.
     pub agent: String,
+    /// Its `Authorization`.
+    pub login: String,
     /// The operation of an AWS call, without its service.
     pub operation: String,
     /// True when the service got it.
@@ -62,6 +64,8 @@ pub struct Rule {
     pub times: usize,
     /// The body of an answer with a status, and its type.
     pub body: fn(u16) -> (u16, String, &'static str),
+    /// How long such an answer asks to be left alone, as its header says it.
+    pub retry_after: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -166,6 +170,10 @@ async fn connect(behind: &Behind) -> std::io::Result<Box<dyn Stream>> {
 async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, listening: &Listening) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     let end = loop {
+        // The engine tries TLS first. A server without it ends that at once.
+        if bytes.first() == Some(&0x16) {
+            return Ok(());
+        }
         if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
         }
@@ -186,23 +194,24 @@ async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, lis
         method: words.next().unwrap_or_default().to_owned(),
         path: words.next().unwrap_or_default().to_owned(),
         agent: header("user-agent"),
+        login: header("authorization"),
         operation: header("x-amz-target").rsplit('.').next().unwrap_or_default().to_owned(),
         passed: true,
     };
     let upgrade = !header("upgrade").is_empty();
-    let (fault, body, last) = {
+    let (fault, body, retry_after, last) = {
         let mut state = state.lock().unwrap();
         let seen = std::mem::take(&mut state.seen);
-        let mut found = (None, None);
+        let mut found = (None, None, None);
         if let Some(rule) = state.rule.as_mut().filter(|rule| rule.times > 0 && (rule.to)(&head, &seen)) {
             rule.times -= 1;
-            found = (Some(rule.fault), Some(rule.body));
+            found = (Some(rule.fault), Some(rule.body), rule.retry_after);
         }
         state.seen = seen;
         state.faulted += usize::from(found.0.is_some());
         head.passed = matches!(found.0, None | Some(Fault::Reset)) || (found.0 == Some(Fault::Timeout) && !upgrade);
         state.seen.push(head);
-        (found.0, found.1, state.refuse_after.is_some_and(|after| state.seen.len() >= after))
+        (found.0, found.1, found.2, state.refuse_after.is_some_and(|after| state.seen.len() >= after))
     };
     if last {
         // Before this answer, so that whoever waits for it finds nobody.
@@ -243,8 +252,10 @@ async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, lis
             };
             let length = text.len();
             let text = if client_asks_head(&bytes) { String::new() } else { text };
-            let answer =
-                format!("HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}");
+            let later = retry_after.map_or_else(String::new, |value| format!("retry-after: {value}\r\n"));
+            let answer = format!(
+                "HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{later}connection: close\r\n\r\n{text}"
+            );
             client.write_all(answer.as_bytes()).await?;
             client.shutdown().await
         }
