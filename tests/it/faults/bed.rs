@@ -1,12 +1,13 @@
 //! What the cells of one service share: a repository, everything it needs, and the front before the service.
 
 use super::table::{Call, Service};
-use crate::support::front::{Behind, Fault, Front, Rule};
+use crate::support::front::{Behind, Fault, Front, Head, Rule, To};
 use crate::support::services::{PASSWORD, USER, login};
 use crate::support::world::{Run, Setup, World, wait_for};
 use crate::support::{Offbuild, unique};
 use offbuild::event::EventKind;
 use offbuild::sandbox::Version;
+use regex::Regex;
 use std::cell::Cell;
 use std::path::PathBuf;
 
@@ -17,6 +18,29 @@ pub struct Bed {
     front: Front,
     turn: Cell<usize>,
     repository: Cell<usize>,
+}
+
+/// A place in a deploy, the same in each: a request, how many changes come before it, and how often it came since the last one.
+struct Before {
+    line: String,
+    changes: usize,
+    times: usize,
+}
+
+impl Before {
+    fn of(head: &Head, seen: &[Head]) -> Self {
+        let changes = |head: &Head| head.method != "GET" && head.method != "HEAD";
+        let line = line(head);
+        let times = seen.iter().rev().take_while(|head| !changes(head)).filter(|head| self::line(head) == line).count();
+        // What is looked at more often is looked at until it is over, which takes as long as it takes.
+        Self { line, changes: seen.iter().filter(|head| changes(head)).count(), times: times.min(1) }
+    }
+}
+
+/// A request without what differs from run to run.
+fn line(head: &Head) -> String {
+    let ids = Regex::new(r"\b[BR][A-Z]{10}\b|[0-9a-f]{12,}|\?.*").unwrap();
+    format!("{} {} {}", head.method, ids.replace_all(&head.path, "…"), head.operation)
 }
 
 /// How a deploy with a fault ended.
@@ -41,7 +65,7 @@ pub struct Seen {
 impl Bed {
     /// Starts everything and deploys a first commit, so that there is something to fall back to.
     pub fn of(service: Service) -> Self {
-        let setup = Setup::new(&["web"]).defaults("timeouts: {rack_build: 4s, promote: 4s, push: 8s, answer: \"${ANSWER:-30s}\"}");
+        let setup = Setup::new(&["web"]).defaults("timeouts: {rack_build: 6s, promote: 6s, push: 15s, answer: \"${ANSWER:-30s}\"}");
         let world = match service {
             Service::Rack3 => setup.rack("staging", Version::V3, "deliver: build").start(),
             Service::Import => setup.rack("staging", Version::V3, "").start(),
@@ -58,10 +82,18 @@ impl Bed {
             }
         };
         let front = Front::before(behind);
-        if service == Service::Registry {
-            login(world.repo.dir.path(), &front.host, PASSWORD);
-            let form = [("server", front.host.as_str()), ("username", USER), ("password", PASSWORD)];
+        let may_pull = |host: &str| {
+            let form = [("server", host), ("username", USER), ("password", PASSWORD)];
             world.sandbox.call("POST", "staging", "/registries", &form);
+        };
+        match service {
+            Service::Registry => {
+                login(world.repo.dir.path(), &front.host, PASSWORD);
+                may_pull(&front.host);
+            }
+            // The world's racks of version 3 are handed the login with each import, and this one builds.
+            Service::Rack3 => may_pull(&world.host()),
+            _ => {}
         }
         let bed = Self { service, world, front, turn: Cell::default(), repository: Cell::default() };
         // Both pages there will be, so that what builds nothing finds its images.
@@ -94,8 +126,8 @@ impl Bed {
         self.world.run_as(&self.offbuild(answer), &["deploy"])
     }
 
-    /// How many requests come before the first of a call, in a deploy where nothing goes wrong.
-    pub fn before(&self, call: &Call) -> usize {
+    /// What comes right before a call, in a deploy where nothing goes wrong.
+    fn before(&self, call: &Call) -> Option<Before> {
         self.ready(call);
         self.front.reset();
         self.besides(call);
@@ -104,18 +136,25 @@ impl Bed {
         let is = call.is();
         let at = (0..seen.len()).find(|at| is(&seen[*at], &seen[..*at]));
         self.mend();
-        at.unwrap_or_else(|| panic!("`{}` is not called: {seen:#?}", call.name))
+        let at = at.unwrap_or_else(|| panic!("`{}` is not called: {seen:#?}", call.name));
+        (at > 0).then(|| Before::of(&seen[at - 1], &seen[..at - 1]))
     }
 
     /// Deploys with a fault, and mends it.
-    pub fn run(&self, call: &Call, fault: Fault, times: usize, before: usize) -> Seen {
+    pub fn run(&self, call: &Call, fault: Fault, times: usize) -> Seen {
+        let before = if fault == Fault::Refused { self.before(call) } else { None };
         self.ready(call);
         match fault {
-            Fault::Refused => self.front.refuse_after(before),
+            Fault::Refused => self.front.refuse_after(before.map(|before| -> To {
+                Box::new(move |head, seen| {
+                    let now = Before::of(head, seen);
+                    now.line == before.line && now.changes == before.changes && now.times >= before.times
+                })
+            })),
             _ => self.front.rule(Rule { to: Box::new(call.is()), fault, times, body: self.service.body(), retry_after: None }),
         }
         self.besides(call);
-        let run = self.deploy(if fault == Fault::Timeout { "300ms" } else { "30s" });
+        let run = self.deploy(if fault == Fault::Timeout { "500ms" } else { "30s" });
         let seen = self.front.seen();
         let is = call.is();
         let passed = (0..seen.len()).filter(|at| seen[*at].passed && is(&seen[*at], &seen[..*at])).count();

@@ -36,7 +36,9 @@ pub fn check(service: Service) {
     for (at, call) in service.calls().iter().enumerate() {
         // Another one for each call, and for the same call of another service.
         let one = (at * 4 + service as usize * 3 + 1) % FAULTS.len();
-        for (_, fault) in FAULTS.iter().enumerate().filter(|(index, _)| all || *index == one) {
+        let named = FAULTS.iter().any(|fault| word(*fault) == mode);
+        let wanted = |(index, fault): &(usize, &Fault)| all || if named { word(**fault) == mode } else { *index == one };
+        for (_, fault) in FAULTS.iter().enumerate().filter(wanted) {
             rows.push(row(&bed, service, call, *fault, &mut broken));
         }
     }
@@ -57,11 +59,10 @@ pub fn check(service: Service) {
 }
 
 fn row(bed: &Bed, service: Service, call: &Call, fault: Fault, broken: &mut Vec<String>) -> Row {
-    let before = if fault == Fault::Refused { bed.before(call) } else { 0 };
     let what = format!("{service:?}, {}, {}", call.name, word(fault));
     // A port that nobody listens on is no matter of one connection.
-    let once = (fault != Fault::Refused).then(|| bed.run(call, fault, 1, before));
-    let always = bed.run(call, fault, ALWAYS, before);
+    let once = (fault != Fault::Refused).then(|| bed.run(call, fault, 1));
+    let always = bed.run(call, fault, ALWAYS);
     for (seen, times) in once.iter().map(|seen| (seen, "once")).chain([(&always, "always")]) {
         broken.extend(never(&format!("{what}, {times}"), call, fault, seen));
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// What stands behind a front.
@@ -54,10 +55,13 @@ pub struct Head {
     pub passed: bool,
 }
 
+/// Picks requests, given those before them.
+pub type To = Box<dyn Fn(&Head, &[Head]) -> bool + Send>;
+
 /// What a front is told to do.
 pub struct Rule {
     /// To which requests, given those before them.
-    pub to: Box<dyn Fn(&Head, &[Head]) -> bool + Send>,
+    pub to: To,
     /// What.
     pub fault: Fault,
     /// How often; then it is over.
@@ -71,10 +75,12 @@ pub struct Rule {
 #[derive(Default)]
 struct State {
     rule: Option<Rule>,
-    /// Everything listens no more after so many requests.
-    refuse_after: Option<usize>,
+    /// With the first such request the port closes.
+    last: Option<To>,
     seen: Vec<Head>,
     faulted: usize,
+    /// Wakes those who are kept waiting for an answer: an engine may wait for ever, and its next push with it.
+    over: Arc<Notify>,
 }
 
 /// A front that ends with the test.
@@ -107,18 +113,19 @@ impl Front {
         self.state.lock().unwrap().rule = Some(rule);
     }
 
-    /// Nobody listens after so many requests from now on have been answered.
-    pub fn refuse_after(&self, requests: usize) {
+    /// Nobody listens any more when the first such request has come, or at once.
+    pub fn refuse_after(&self, last: Option<To>) {
         self.reset();
-        self.state.lock().unwrap().refuse_after = Some(requests);
-        if requests == 0 {
-            self.runtime.block_on(close(&self.listening));
+        match last {
+            Some(last) => self.state.lock().unwrap().last = Some(last),
+            None => self.runtime.block_on(close(&self.listening)),
         }
     }
 
     /// Hands everything on again, and remembers nothing of before.
     pub fn reset(&self) {
-        *self.state.lock().unwrap() = State::default();
+        let before = std::mem::take(&mut *self.state.lock().unwrap());
+        before.over.notify_waiters();
         if self.listening.lock().unwrap().is_none() {
             self.listen(self.runtime.block_on(TcpListener::bind(&self.host)).unwrap());
         }
@@ -199,7 +206,7 @@ async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, lis
         passed: true,
     };
     let upgrade = !header("upgrade").is_empty();
-    let (fault, body, retry_after, last) = {
+    let (fault, body, retry_after, over, last) = {
         let mut state = state.lock().unwrap();
         let seen = std::mem::take(&mut state.seen);
         let mut found = (None, None, None);
@@ -210,8 +217,9 @@ async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, lis
         state.seen = seen;
         state.faulted += usize::from(found.0.is_some());
         head.passed = matches!(found.0, None | Some(Fault::Reset)) || (found.0 == Some(Fault::Timeout) && !upgrade);
+        let last = state.last.as_ref().is_some_and(|last| last(&head, &state.seen));
         state.seen.push(head);
-        (found.0, found.1, found.2, state.refuse_after.is_some_and(|after| state.seen.len() >= after))
+        (found.0, found.1, found.2, Arc::clone(&state.over), last)
     };
     if last {
         // Before this answer, so that whoever waits for it finds nobody.
@@ -219,11 +227,11 @@ async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, lis
     }
     match fault {
         Some(Fault::Refused | Fault::Dropped) => client.set_zero_linger(),
-        Some(Fault::Timeout) if upgrade => hold(&mut client).await,
+        Some(Fault::Timeout) if upgrade => hold(&mut client, &over).await,
         Some(Fault::Timeout) => {
             read_body(&mut client, &header, &mut rest).await?;
             exchange(behind, &text, &rest).await?;
-            hold(&mut client).await
+            hold(&mut client, &over).await
         }
         Some(Fault::Reset) if upgrade => {
             let mut service = connect(behind).await?;
@@ -278,10 +286,15 @@ fn client_asks_head(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HEAD ")
 }
 
-/// Answers nothing until the other side gives up.
-async fn hold(client: &mut TcpStream) -> std::io::Result<()> {
-    while client.read(&mut [0; 1024]).await? > 0 {}
-    Ok(())
+/// Answers nothing until the other side gives up, or the fault is taken away.
+async fn hold(client: &mut TcpStream, over: &Notify) -> std::io::Result<()> {
+    let mut nothing = [0; 1024];
+    loop {
+        tokio::select! {
+            () = over.notified() => return Ok(()),
+            read = client.read(&mut nothing) => if read? == 0 { return Ok(()) },
+        }
+    }
 }
 
 /// Reads what is left of a request.
