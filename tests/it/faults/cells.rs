@@ -71,7 +71,7 @@ fn row(bed: &Bed, service: Service, call: &Call, fault: Fault, broken: &mut Vec<
         (Fault::Refused, _) => "–".to_owned(),
         (_, true) => "until its limit".to_owned(),
         // How often something is looked at that goes on meanwhile is a matter of how long that takes.
-        _ if always.code == 0 => "–".to_owned(),
+        _ if always.code == 0 || call.besides.is_some() => "–".to_owned(),
         _ => always.faulted.to_string(),
     };
     Row {
