@@ -50,7 +50,7 @@ pub struct Seen {
     pub code: i32,
     /// How the target ended; empty when the run ended before there was one.
     pub word: String,
-    /// How often the call went wrong.
+    /// How often the call went wrong; of several that are under way at the same time, the one that was sent most.
     pub faulted: usize,
     /// How often a call that changes something reached the service.
     pub passed: usize,
@@ -165,7 +165,11 @@ impl Bed {
         let result = Seen {
             code: run.done.code,
             word: word.unwrap_or_default(),
-            faulted: self.front.faulted(),
+            faulted: seen
+                .iter()
+                .map(|head| seen.iter().filter(|other| other.faulted && other.path == head.path).count())
+                .max()
+                .unwrap_or_default(),
             passed,
             changes: match self.service {
                 // Looking whether BuildKit is there, and asking ECR, is a POST, too.

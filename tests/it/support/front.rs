@@ -53,6 +53,8 @@ pub struct Head {
     pub operation: String,
     /// True when the service got it.
     pub passed: bool,
+    /// True when something was done to it.
+    pub faulted: bool,
 }
 
 /// Picks requests, given those before them.
@@ -78,7 +80,6 @@ struct State {
     /// With the first such request the port closes.
     last: Option<To>,
     seen: Vec<Head>,
-    faulted: usize,
     /// Wakes those who are kept waiting for an answer: an engine may wait for ever, and its next push with it.
     over: Arc<Notify>,
 }
@@ -138,7 +139,7 @@ impl Front {
 
     /// How many requests were not handed on as they came.
     pub fn faulted(&self) -> usize {
-        self.state.lock().unwrap().faulted
+        self.seen().iter().filter(|head| head.faulted).count()
     }
 
     fn listen(&self, listener: TcpListener) {
@@ -204,6 +205,7 @@ async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, lis
         login: header("authorization"),
         operation: header("x-amz-target").rsplit('.').next().unwrap_or_default().to_owned(),
         passed: true,
+        faulted: false,
     };
     let upgrade = !header("upgrade").is_empty();
     let (fault, body, retry_after, over, last) = {
@@ -215,7 +217,7 @@ async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, lis
             found = (Some(rule.fault), Some(rule.body), rule.retry_after);
         }
         state.seen = seen;
-        state.faulted += usize::from(found.0.is_some());
+        head.faulted = found.0.is_some();
         head.passed = matches!(found.0, None | Some(Fault::Reset)) || (found.0 == Some(Fault::Timeout) && !upgrade);
         let last = state.last.as_ref().is_some_and(|last| last(&head, &state.seen));
         state.seen.push(head);
