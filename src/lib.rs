@@ -22,6 +22,7 @@ pub mod plan;
 pub mod rack;
 pub mod registry;
 pub mod report;
+pub mod retry;
 pub mod run;
 pub mod sandbox;
 pub mod secret;

@@ -47,7 +47,7 @@ pub(super) fn apps<'a>(
     let drafts = drafts(loading, found);
     let at = loading.at(&["defaults"]);
     check_settings(loading, &loading.file.defaults.build, loading.file.defaults.repository.as_deref(), &at);
-    let timeouts = loading.timeouts(Timeouts::default(), &loading.file.defaults.timeouts, &at.key("timeouts"));
+    let timeouts = loading.timeouts(Timeouts::default(), &loading.file.defaults.timeouts.phases(), &at.key("timeouts"));
     let common = Common { repository, racks, create, timeouts };
     targets::check_defaults(loading, &common);
     let written: BTreeSet<&str> = loading.file.apps.keys().collect();

@@ -84,6 +84,7 @@ pub fn explain(config: &Config, target: &Target, env: &dyn Fn(&str) -> Option<St
     let mut explaining = Explaining { document, key, target: on, env, single: config.file.is_none(), rows: Vec::new() };
     explaining.app(app);
     explaining.target(on);
+    explaining.limits(config.limits);
     explaining.build(app, &raw);
     explaining.rack(rack);
     Ok(explaining.rows)
@@ -236,6 +237,14 @@ impl Explaining<'_> {
         }
         paths.push(("defaults", vec!["defaults", "build", map, key]));
         self.first(&paths).unwrap_or(Source::BuiltIn)
+    }
+
+    fn limits(&mut self, limits: super::Limits) {
+        let run = limits.run.map_or_else(|| "none".to_owned(), |run| Span::of(run).0);
+        for (name, value) in [("run", run), ("answer", Span::of(limits.answer).0)] {
+            let source = self.first(&[("defaults", vec!["defaults", "timeouts", name])]).unwrap_or(Source::BuiltIn);
+            self.row(&format!("timeouts.{name}"), value, source);
+        }
     }
 
     fn rack(&mut self, rack: &RackConfig) {

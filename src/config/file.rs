@@ -181,8 +181,8 @@ pub struct Defaults {
     pub repository: Option<String>,
     /// Settings of their builds.
     pub build: Build,
-    /// Limits of their phases.
-    pub timeouts: Timeouts,
+    /// Limits of their phases, of the whole run, and of one answer.
+    pub timeouts: AllTimeouts,
     /// Their hooks.
     pub hooks: Hooks,
     /// How images get to the rack.
@@ -333,6 +333,35 @@ pub struct Timeouts {
     pub rack_build: Option<Span>,
     /// A promote, until the app runs.
     pub promote: Option<Span>,
+}
+
+/// Limits of the phases of every app, of the whole run, and of one answer, as `30m`, `90s` or `1h30m`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AllTimeouts {
+    /// One image build.
+    pub build: Option<Span>,
+    /// One push.
+    pub push: Option<Span>,
+    /// One hook.
+    pub hook: Option<Span>,
+    /// The rack's own build.
+    pub rack_build: Option<Span>,
+    /// A promote, until the app runs.
+    pub promote: Option<Span>,
+    /// The whole run; without it there is no limit.
+    pub run: Option<Span>,
+    /// One answer of a rack, a registry or the engine.
+    pub answer: Option<Span>,
+}
+
+impl AllTimeouts {
+    /// Those of the phases.
+    #[must_use]
+    pub fn phases(&self) -> Timeouts {
+        let Self { build, push, hook, rack_build, promote, .. } = self.clone();
+        Timeouts { build, push, hook, rack_build, promote }
+    }
 }
 
 /// Limits of the phases that happen on a rack, as `30m`, `90s` or `1h30m`.

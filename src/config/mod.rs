@@ -73,6 +73,8 @@ pub struct Config {
     pub registries: BTreeMap<String, RegistrySettings>,
     /// Builds in flight, when the file says it; a flag wins.
     pub jobs: Option<String>,
+    /// Limits that belong to no app.
+    pub limits: Limits,
     /// What the seed script's variables say.
     pub seed: Seed,
 }
@@ -154,6 +156,8 @@ pub struct RackConfig {
     pub env: String,
     /// Time between two looks at an app or build of the rack.
     pub poll: Duration,
+    /// The limit of one answer.
+    pub answer: Duration,
     /// A CA certificate (PEM) for a rack with a certificate of its own.
     pub ca_file: Option<PathBuf>,
 }
@@ -287,6 +291,21 @@ impl Default for Timeouts {
     fn default() -> Self {
         let minutes = |n: u64| Duration::from_secs(n * 60);
         Self { build: minutes(30), push: minutes(30), hook: minutes(10), rack_build: minutes(60), promote: minutes(35) }
+    }
+}
+
+/// Limits that belong to no app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The whole run; `None` for no limit.
+    pub run: Option<Duration>,
+    /// One answer of a rack, a registry or the engine.
+    pub answer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { run: None, answer: Duration::from_secs(60) }
     }
 }
 

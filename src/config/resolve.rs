@@ -7,7 +7,7 @@ use super::file::{self, File};
 use super::interpolate::interpolate;
 use super::nearest::known;
 use super::values::Span;
-use super::{Config, Lazy, LazySecret, Pattern, RackConfig, RegistrySettings, Timeouts, apps, sets};
+use super::{Config, Lazy, LazySecret, Limits, Pattern, RackConfig, RegistrySettings, Timeouts, apps, sets};
 use crate::files::Files;
 use crate::names::{RackName, RepoPath, Repository};
 use crate::rack::Deliver;
@@ -115,7 +115,8 @@ impl<'a> Loading<'a> {
 
     /// Everything resolved; problems are in [`Loading::problems`].
     pub(super) fn config(&mut self, repository: &Path, path: RepoPath) -> Config {
-        let racks = self.racks();
+        let limits = self.limits();
+        let racks = self.racks(limits.answer);
         let registries = self.registries();
         let create = self.create();
         if let Some(repository) = &self.file.registry.repository {
@@ -144,11 +145,18 @@ impl<'a> Loading<'a> {
             apps,
             registries,
             jobs: self.file.jobs.as_ref().map(|jobs| jobs.0.clone()),
+            limits,
             seed: super::Seed::from_env(self.env),
         }
     }
 
-    fn racks(&mut self) -> BTreeMap<RackName, RackConfig> {
+    fn limits(&mut self) -> Limits {
+        let (written, at) = (&self.file.defaults.timeouts, self.at(&["defaults", "timeouts"]));
+        let run = written.run.is_some().then(|| self.span(Duration::ZERO, written.run.as_ref(), &at.key("run")));
+        Limits { run, answer: self.span(Limits::default().answer, written.answer.as_ref(), &at.key("answer")) }
+    }
+
+    fn racks(&mut self, answer: Duration) -> BTreeMap<RackName, RackConfig> {
         let file = self.file;
         let at = self.at(&["racks"]);
         let mut racks = BTreeMap::new();
@@ -196,6 +204,7 @@ impl<'a> Loading<'a> {
                 deliver: written.deliver.unwrap_or(Deliver::Auto),
                 env: written.env.clone().unwrap_or_else(|| key.to_owned()),
                 poll,
+                answer,
                 ca_file: written.ca_file.as_ref().map(|path| self.root.join(path)),
                 name: name.clone(),
             };

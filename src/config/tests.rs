@@ -314,6 +314,8 @@ fn each_value_is_explained() {
     timeouts.hook = 1m  # apps.yaml:4:29 (defaults)
     timeouts.rack_build = 1h  # built-in
     timeouts.promote = 35m  # built-in
+    timeouts.run = none  # built-in
+    timeouts.answer = 1m  # built-in
     build.weight = 1  # built-in
     build.args.T = ${TOKEN}  # apps.yaml:4:52 (defaults)
     build.no_cache = false  # built-in

@@ -7,7 +7,7 @@ use super::schedule::{AppImages, ImagesOutcome};
 use super::{Context, Stop, failure, hook_env, lanes};
 use crate::build::BuildError;
 use crate::config::HookKind;
-use crate::event::{EventKind, FailureClass, Stage, Step};
+use crate::event::{EventKind, FailureClass, Progress, Stage, Step};
 use crate::hooks::{HookCommand, HookError};
 use crate::names::{AppName, Digest, ImageId};
 use crate::plan::{AppPlan, ImageAction, ImagePlan, Plan};
@@ -49,7 +49,7 @@ pub(crate) async fn make(name: &AppName, context: &Context) -> ImagesOutcome {
     let Some(app) = context.plan.apps.get(name) else { return ImagesOutcome::Ready(AppImages::new()) };
     match phase(app, context).await {
         Ok(images) => ImagesOutcome::Ready(images),
-        Err((stage, stop)) => match failure(stage, stop) {
+        Err((stage, stop)) => match failure(stage, context.why(app.name.as_str(), stage, stop)) {
             None => ImagesOutcome::Cancelled,
             Some(failed) => {
                 lanes::tell_failure(app, None, &failed, context).await;
@@ -135,7 +135,9 @@ async fn build(app: &AppPlan, image: &ImagePlan, context: &Context) -> Result<()
             let progress = progress.clone();
             async move { context.ports.builder.build(&planned.build, &planned.labels, &progress, &cancel).await }
         };
-        let work = async { limited(app.timeouts.build, &context.stop_builds, build).await.map_err(|error| build_stop(error, app, image)) };
+        let work = async {
+            limited(app.timeouts.build, &context.stop_builds, &progress, build).await.map_err(|error| build_stop(error, app, image))
+        };
         context.step(&step, planned.dockerfile.to_string(), work).await
     });
     let shared = planned.used_by.first().is_some_and(|first| *first != me);
@@ -157,7 +159,7 @@ async fn build(app: &AppPlan, image: &ImagePlan, context: &Context) -> Result<()
 }
 
 /// Runs `work` with a limit: past it, its token fires, it gets a moment to clean up, and the error says what it waited for.
-async fn limited<T, F, Work>(limit: Duration, cancel: &CancellationToken, work: F) -> Result<T, BuildError>
+async fn limited<T, F, Work>(limit: Duration, cancel: &CancellationToken, progress: &Progress, work: F) -> Result<T, BuildError>
 where
     F: FnOnce(CancellationToken) -> Work,
     Work: Future<Output = Result<T, BuildError>>,
@@ -168,10 +170,12 @@ where
     tokio::select! {
         result = &mut work => result,
         () = tokio::time::sleep(limit) => {
+            let at = progress.at();
+            let at = if at.is_empty() { at } else { format!(", {at}") };
             own.cancel();
             // What it ends with no longer matters: it ran out of time.
             let _ = tokio::time::timeout(Duration::from_secs(10), work).await;
-            Err(BuildError::Timeout { limit, waiting_for: "waiting for the engine".to_owned() })
+            Err(BuildError::Timeout { limit, waiting_for: format!("waiting for the engine{at}") })
         }
     }
 }
@@ -246,6 +250,10 @@ async fn push(app: &AppPlan, image: &ImagePlan, step: &Step, context: &Context) 
     let turn = tokio::select! {
         () = context.cancel.cancelled() => return Err(Stop::Cancelled),
         turn = context.pushes.turn(&image.repository.host, &layers) => turn,
+        () = tokio::time::sleep(app.timeouts.push) => {
+            let waiting_for = format!("waiting for other pushes to `{}` that carry layers it shares with them", image.repository.host);
+            return Err(push_late(&reference, &BuildError::Timeout { limit: app.timeouts.push, waiting_for }));
+        }
     };
     let mut fresh = false;
     let pushed = loop {
@@ -254,11 +262,12 @@ async fn push(app: &AppPlan, image: &ImagePlan, step: &Step, context: &Context) 
             let (progress, login) = (progress.clone(), login.clone());
             async move { builder.push(&image.repository, &image.tag, login.as_ref(), &progress, &cancel).await }
         };
-        match limited(app.timeouts.push, &context.cancel, push).await {
+        match limited(app.timeouts.push, &context.cancel, &progress, push).await {
             Ok(digest) => break digest,
             // A token may have run out on the way: once more with a new one.
             Err(BuildError::Registry { login: true, .. }) if !fresh && login.is_some() => fresh = true,
             Err(BuildError::Cancelled) => return Err(Stop::Cancelled),
+            Err(error @ BuildError::Timeout { .. }) => return Err(push_late(&reference, &error)),
             Err(error) => {
                 let stop = Stop::failed(FailureClass::Push, format!("push of `{reference}` failed: {error}"));
                 return Err(match error {
@@ -283,6 +292,11 @@ async fn push(app: &AppPlan, image: &ImagePlan, step: &Step, context: &Context) 
             Err(Stop::failed(FailureClass::Push, message).hint("somebody else pushes this tag: let one run finish, then deploy again"))
         }
     }
+}
+
+fn push_late(reference: &str, error: &BuildError) -> Stop {
+    Stop::failed(FailureClass::PushTimeout, format!("push of `{reference}` {error}"))
+        .hint("give it more time with `timeouts: {push: …}` in apps.yaml")
 }
 
 pub(crate) fn registry_stop(error: &RegistryError) -> Stop {

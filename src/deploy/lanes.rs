@@ -32,7 +32,9 @@ async fn released(target: &Target, images: &AppImages, context: &Context, known:
         // The composition root makes plan and ports from one list of racks.
         return TargetOutcome::NotAttempted { why: format!("`{target}` is not in the plan") };
     };
-    match steps(planned, app, rack, images, context, known).await {
+    let subject = target.to_string();
+    let ended = steps(planned, app, rack, images, context, known).await;
+    match ended.map_err(|(stage, stop)| (stage, context.why(&subject, stage, stop))) {
         Ok(outcome) => outcome,
         Err((_, Stop::Cancelled)) => TargetOutcome::Cancelled,
         Err((_, Stop::Ended(outcome))) => outcome,

@@ -25,8 +25,8 @@ use crate::registry::Registry;
 use futures_util::future::BoxFuture;
 use schedule::{Failure, ImagesOutcome, Schedule, Work};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -62,6 +62,15 @@ pub enum Signal {
     Term,
 }
 
+/// The time a run may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// How long that is.
+    pub whole: Duration,
+    /// How much of it is left.
+    pub left: Duration,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
@@ -85,6 +94,8 @@ pub(crate) struct Context {
     pub(crate) stop_builds: CancellationToken,
     pub(crate) builds: images::Builds,
     pub(crate) pushes: Arc<pushes::Pushes>,
+    /// The limit of the run, once it is over.
+    pub(crate) limit: OnceLock<Duration>,
 }
 
 enum Done {
@@ -94,12 +105,16 @@ enum Done {
 }
 
 /// Carries out the plan and tells how each target ended. The first signal lets nothing new start, stops builds and hooks, and
-/// awaits a promote under way; the second one drops everything.
-pub async fn run(plan: Arc<Plan>, ports: Ports, events: &Events, mut signals: UnboundedReceiver<Signal>) -> Ended {
+/// awaits a promote under way; the second one drops everything. The end of the run's time does what the first signal does, and
+/// is the failure of what it stopped.
+pub async fn run(plan: Arc<Plan>, ports: Ports, events: &Events, mut signals: UnboundedReceiver<Signal>, limit: Option<Limit>) -> Ended {
+    let out_of_time = tokio::time::sleep(limit.map_or(Duration::ZERO, |limit| limit.left));
+    tokio::pin!(out_of_time);
     let cancel = CancellationToken::new();
     let context = Arc::new(Context {
         builds: images::Builds::new(&plan),
         pushes: Arc::default(),
+        limit: OnceLock::new(),
         plan: Arc::clone(&plan),
         ports,
         events: events.clone(),
@@ -141,6 +156,14 @@ pub async fn run(plan: Arc<Plan>, ports: Ports, events: &Events, mut signals: Un
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => {}
             },
+            () = &mut out_of_time, if limit.is_some() && context.limit.get().is_none() => {
+                let whole = limit.map_or(Duration::ZERO, |limit| limit.whole);
+                let _ = context.limit.set(whole);
+                let message = format!("the run has had its {}: nothing new starts, and a promote under way is awaited", span(whole));
+                events.send(EventKind::Notice { step: None, message });
+                cancel.cancel();
+                schedule.out_of_time();
+            }
             received = signals.recv(), if signals_open => match received {
                 None => signals_open = false,
                 Some(received) => {
@@ -228,6 +251,11 @@ async fn start(work: Work, context: &Arc<Context>, tasks: &mut JoinSet<Done>) {
     }
 }
 
+/// A limit as `apps.yaml` writes it.
+fn span(limit: Duration) -> String {
+    crate::config::values::Span::of(limit).0
+}
+
 pub(crate) fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
@@ -259,6 +287,17 @@ impl Stop {
 }
 
 impl Context {
+    /// A step that was stopped because the run has had its time is a failure that says so.
+    pub(crate) fn why(&self, subject: &str, stage: Stage, stop: Stop) -> Stop {
+        match (stop, self.limit.get()) {
+            (Stop::Cancelled, Some(limit)) => {
+                let message = format!("the run timed out after {}, waiting for {} of `{subject}`", span(*limit), stage.name());
+                Stop::failed(FailureClass::RunTimeout, message).hint("give it more time with `timeouts: {run: …}` in apps.yaml")
+            }
+            (stop, _) => stop,
+        }
+    }
+
     /// Runs one step: its start is on record before `work` begins, its end before anything else does.
     pub(crate) async fn step<T, F>(&self, step: &Step, detail: impl Into<String>, work: F) -> Result<T, Stop>
     where
@@ -266,7 +305,7 @@ impl Context {
     {
         self.events.record(EventKind::StepStarted { step: step.clone(), detail: detail.into() }).await;
         let began = Instant::now();
-        let result = work.await;
+        let result = work.await.map_err(|stop| self.why(&step.subject(), step.stage, stop));
         let outcome = match &result {
             Ok(_) => StepOutcome::Done,
             Err(Stop::Failed { class, message, hint }) => {

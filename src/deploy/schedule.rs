@@ -74,6 +74,7 @@ struct LaneState {
 enum Stopped {
     No,
     BySignal,
+    OutOfTime,
     ByFailure(String),
 }
 
@@ -188,6 +189,13 @@ impl Schedule {
     /// A signal came: nothing new starts.
     pub fn interrupt(&mut self) {
         self.stopped = Stopped::BySignal;
+    }
+
+    /// The run has had its time: nothing new starts.
+    pub fn out_of_time(&mut self) {
+        if self.stopped == Stopped::No {
+            self.stopped = Stopped::OutOfTime;
+        }
     }
 
     /// How each target ended, so far.
@@ -358,6 +366,7 @@ impl Stopped {
     fn why(&self) -> String {
         match self {
             Self::No => String::new(),
+            Self::OutOfTime => "the run had no time left".to_owned(),
             Self::BySignal => "the run was interrupted".to_owned(),
             Self::ByFailure(why) => format!("{why}, which stops everything"),
         }

@@ -428,7 +428,7 @@ async fn carried_out(plan: Plan, world: &World) -> (BTreeMap<String, String>, Ve
         }
         seen
     });
-    let ended = run(Arc::new(plan), ports, &events, signals).await;
+    let ended = run(Arc::new(plan), ports, &events, signals, None).await;
     drop(events);
     let words = ended.targets.iter().map(|(target, outcome)| (target.to_string(), outcome.word())).collect();
     (words, sink.await.unwrap())
@@ -560,7 +560,7 @@ async fn an_interrupted_run_starts_nothing_new() {
     let (signal, signals) = unbounded_channel();
     signal.send(Signal::Int).unwrap();
     tokio::spawn(async move { while receiver.recv().await.is_some() {} });
-    let ended = run(Arc::new(plan), ports, &events, signals).await;
+    let ended = run(Arc::new(plan), ports, &events, signals, None).await;
     assert_eq!(ended.signal, Some(Signal::Int));
     assert!(ended.targets.values().all(|outcome| *outcome == TargetOutcome::Cancelled), "{:?}", ended.targets);
     assert!(!world.calls().iter().any(|call| call.starts_with("stage")));

@@ -4,6 +4,7 @@
 //! a [`Progress`], the handle through which they tell about the step they are in. Every text passes the redactor in `stream`,
 //! so no sink can show a secret. Sending never blocks and never fails: a report that lags cannot delay a deploy.
 
+mod class;
 mod evidence;
 mod step;
 mod stream;
@@ -13,6 +14,7 @@ use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub use class::FailureClass;
 pub use evidence::{EnvChange, Evidence, LogOf, Moment, ProcessSeen, Suspect};
 pub use step::{Stage, Step};
 pub use stream::{Acks, Events, Progress};
@@ -34,72 +36,6 @@ pub struct Event {
     /// A value a hook asked to be masked (`::add-mask::`), for the one report that tells the CI runner. Never written.
     #[serde(skip)]
     pub mask: Option<Secret>,
-}
-
-/// Why a step or target failed: a closed list, so that reports and scripts can tell failures apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FailureClass {
-    /// A hook ended with a code that is not 0.
-    Hook,
-    /// A hook ran out of time.
-    HookTimeout,
-    /// The image build failed.
-    Build,
-    /// The image build ran out of time.
-    BuildTimeout,
-    /// The push failed.
-    Push,
-    /// The tag exists with other content.
-    TagConflict,
-    /// The registry could not be used.
-    Registry,
-    /// The engine could not be used.
-    Engine,
-    /// The rack refused the login.
-    RackLogin,
-    /// The rack could not be reached.
-    RackUnreachable,
-    /// The rack refused or failed a call.
-    Rack,
-    /// The rack's own build failed.
-    RackBuild,
-    /// The rack's own build ran out of time.
-    RackBuildTimeout,
-    /// The promote was refused.
-    Promote,
-    /// The promote ran out of time; what is live was read and is said.
-    PromoteTimeout,
-    /// Another release overtook this one.
-    Overtaken,
-    /// A guard refused right before the promote.
-    Guard,
-}
-
-impl FailureClass {
-    /// The class as events spell it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hook => "hook",
-            Self::HookTimeout => "hook-timeout",
-            Self::Build => "build",
-            Self::BuildTimeout => "build-timeout",
-            Self::Push => "push",
-            Self::TagConflict => "tag-conflict",
-            Self::Registry => "registry",
-            Self::Engine => "engine",
-            Self::RackLogin => "rack-login",
-            Self::RackUnreachable => "rack-unreachable",
-            Self::Rack => "rack",
-            Self::RackBuild => "rack-build",
-            Self::RackBuildTimeout => "rack-build-timeout",
-            Self::Promote => "promote",
-            Self::PromoteTimeout => "promote-timeout",
-            Self::Overtaken => "overtaken",
-            Self::Guard => "guard",
-        }
-    }
 }
 
 /// How a step ended.

@@ -5,8 +5,8 @@
 use super::{Event, EventKind, Evidence, Output, Step, StepOutcome, TargetOutcome};
 use crate::names::{ReleaseId, Target};
 use crate::secret::{Redactor, Secret};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -83,7 +83,7 @@ impl Events {
             self.inner.redactor.register(&Secret::new(unescape_command(mask.expose())));
         }
         let kind = redacted(kind, &self.inner.redactor);
-        let _order = self.inner.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _order = self.inner.order.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = self.inner.next.fetch_add(1, Ordering::Relaxed);
         // The receiver is gone only after the run is over: nobody is left to tell.
         let _ = self.inner.sender.send(Event { seq, time: OffsetDateTime::now_utc(), kind, mask });
@@ -99,7 +99,7 @@ impl Events {
     /// A handle for what happens in `step`.
     #[must_use]
     pub fn progress(&self, step: Step) -> Progress {
-        Progress { events: self.clone(), step }
+        Progress { events: self.clone(), step, at: Arc::default() }
     }
 }
 
@@ -171,6 +171,8 @@ fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
 pub struct Progress {
     events: Events,
     step: Step,
+    /// What was told last, for whoever has to say what was waited for.
+    at: Arc<Mutex<String>>,
 }
 
 impl Progress {
@@ -186,6 +188,16 @@ impl Progress {
         &self.step
     }
 
+    /// What the step was last heard to do, as the words go after a comma; empty when it was never heard.
+    #[must_use]
+    pub fn at(&self) -> String {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn heard(&self, what: String) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
     /// One line of output.
     pub fn log(&self, output: Output, line: impl Into<String>) {
         self.events.send(EventKind::Log { step: self.step.clone(), output, line: line.into() });
@@ -198,13 +210,19 @@ impl Progress {
 
     /// How far a transfer is.
     pub fn transfer(&self, current: u64, total: Option<u64>) {
+        let total_known = total.map_or(String::new(), |total| format!(" of {total}"));
+        self.heard(format!("{current}{total_known} bytes on their way"));
         self.events.send(EventKind::Transfer { step: self.step.clone(), current, total });
     }
 
     /// A BuildKit step changed.
     pub fn build_step(&self, name: impl Into<String>, cached: bool, took: Option<Duration>, done: bool, error: Option<String>) {
         let millis = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        self.events.send(EventKind::BuildStep { step: self.step.clone(), name: name.into(), cached, done, millis, error });
+        let name = name.into();
+        if !done {
+            self.heard(format!("at `{name}`"));
+        }
+        self.events.send(EventKind::BuildStep { step: self.step.clone(), name, cached, done, millis, error });
     }
 
     /// What the rack shows of a promote of `release` that did not end well.

@@ -291,6 +291,7 @@ mod tests {
 
     fn rack(name: &str, host: Option<&str>, password: Option<&str>) -> RackConfig {
         RackConfig {
+            answer: std::time::Duration::from_secs(60),
             poll: std::time::Duration::from_millis(20),
             name: RackName::new(name).unwrap(),
             place: crate::yaml::Place { file: "apps.yaml".to_owned(), line: 3, column: 3 },

@@ -337,7 +337,19 @@ impl RackError {
                 Some("see what is live (offbuild status), then deploy again: it looks before it acts".to_owned())
             }
             Self::Timeout { .. } => Some("give it more time with `timeouts:` in apps.yaml".to_owned()),
-            Self::Refused { .. } | Self::Unsupported { .. } | Self::Push { .. } | Self::Cancelled => None,
+            Self::Refused { status: 403, .. } => {
+                Some("check what this login may do, and whether the app is locked: offbuild doctor".to_owned())
+            }
+            Self::Refused { status: 429, .. } => Some("the rack has too much to do just now: try again later".to_owned()),
+            Self::Refused { status: 500.., rack, .. } => {
+                Some(format!("see what the rack says of it (convox rack logs --rack {rack}), then try again: it looks before it acts"))
+            }
+            Self::Unsupported { rack, .. } => Some(format!("check `racks.{rack}` in apps.yaml: offbuild doctor")),
+            Self::Push { rack, .. } => {
+                Some(format!("check that the engine may reach the registry of rack `{rack}`, or use `deliver: build`"))
+            }
+            Self::Refused { .. } => Some("see what the rack has: offbuild status".to_owned()),
+            Self::Cancelled => None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::RegistryError;
 use aws_config::identity::IdentityCache;
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
@@ -14,8 +15,15 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use std::time::Duration;
 
-/// Makes a client for ECR in a region. Sends nothing; credentials are looked for with the first call.
-pub async fn client(region: &str, fips: bool) -> aws_sdk_ecr::Client {
+/// How often a call is tried: AWS throttles by the second, and a monorepo asks about many repositories at once.
+const TRIES: u32 = 5;
+
+/// Makes a client for ECR in a region, whose calls are given `answer` each time they are tried. Sends nothing; credentials are
+/// looked for with the first call.
+///
+/// The SDK tries again what AWS throttled or failed and what got no answer, with backoff and jitter. That holds for every call
+/// here: reads, a repository that is there already and a tag that stands already are told apart from failures by their callers.
+pub async fn client(region: &str, fips: bool, answer: Duration) -> aws_sdk_ecr::Client {
     // Asked to trust the system where that trusts nobody (a bare container), the SDK panics. Without, an endpoint behind HTTPS is
     // refused as it should be, and one on plain HTTP works.
     let trusts = !rustls_native_certs::load_native_certs().certs.is_empty();
@@ -30,21 +38,30 @@ pub async fn client(region: &str, fips: bool) -> aws_sdk_ecr::Client {
         }
         connector.build()
     });
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(5))
-        .operation_attempt_timeout(Duration::from_secs(30))
-        .operation_timeout(Duration::from_secs(90))
-        .build();
+    let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(5).min(answer)).operation_attempt_timeout(answer).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .http_client(http)
         .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(TRIES).with_initial_backoff(Duration::from_millis(500)))
         // A `credential_process` may ask for a fingerprint or a code; the default is 5 s.
         .identity_cache(IdentityCache::lazy().load_timeout(Duration::from_secs(60)).build());
     if fips {
         loader = loader.use_fips(true);
     }
     aws_sdk_ecr::Client::new(&loader.load().await)
+}
+
+/// True when a call that ended like this may go through when it is sent again; whether it was carried out is not known.
+pub fn may_pass<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    match error {
+        SdkError::ServiceError(service) => {
+            let throttled = service.err().code().is_some_and(|code| code.contains("Throttl") || code == "TooManyRequestsException");
+            throttled || service.raw().status().is_server_error()
+        }
+        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+        _ => false,
+    }
 }
 
 /// What AWS said to a call, as the registry's error. `action` is the IAM action the call needs.
@@ -54,7 +71,10 @@ where
 {
     let host = host.to_owned();
     if let SdkError::ServiceError(service) = error {
-        let code = service.err().code().unwrap_or("unknown error");
+        let Some(code) = service.err().code() else {
+            let message = format!("its answer is none of AWS's: HTTP {} ({action})", service.raw().status().as_u16());
+            return RegistryError::Failed { host, message };
+        };
         let message = format!("{code}: {} ({action})", service.err().message().unwrap_or("no message"));
         return match login_hint(code, action) {
             Some(hint) => RegistryError::Login { host, message, hint },
@@ -66,7 +86,9 @@ where
         return RegistryError::Login { host, message, hint: hint.to_owned() };
     }
     match error {
-        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => RegistryError::Unreachable { host, message },
+        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_) => {
+            RegistryError::Unreachable { host, message }
+        }
         _ => RegistryError::Failed { host, message },
     }
 }

@@ -9,7 +9,9 @@ use super::oci::{MANIFEST_TYPES, Oci};
 use super::shared::{Fetched, Shared};
 use super::{CreateOptions, Login, RegistryError, aws};
 use crate::names::{Digest, Repository};
+use crate::retry;
 use crate::secret::{Redactor, Secret};
+use aws_config::retry::RetryConfig;
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ecr::operation::put_image::PutImageError;
 use aws_sdk_ecr::types::{Image, ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability};
@@ -21,6 +23,10 @@ use tokio::sync::OnceCell;
 
 /// The most image ids `BatchGetImage` takes.
 const BATCH: usize = 100;
+/// How often a repository is asked for.
+const CREATES: u32 = 4;
+/// The first wait before that.
+const BACKOFF: Duration = Duration::from_millis(500);
 /// A token is renewed this long before it ends, so that no push outlives it.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 60);
 /// A token is used at least this long, whatever end it names: a wrong clock must not cause a request per use.
@@ -31,14 +37,16 @@ pub struct EcrApi {
     host: String,
     at: EcrHost,
     redactor: Redactor,
+    answer: Duration,
     client: OnceCell<aws_sdk_ecr::Client>,
     token: Shared<Login>,
 }
 
 impl EcrApi {
-    /// For the registry images call `host`. Tokens are registered with `redactor`. Asks nothing yet.
-    pub fn new(host: String, at: EcrHost, redactor: Redactor) -> Self {
-        Self { host, at, redactor, client: OnceCell::new(), token: Shared::default() }
+    /// For the registry images call `host`, which is given `answer` for one answer. Tokens are registered with `redactor`. Asks
+    /// nothing yet.
+    pub fn new(host: String, at: EcrHost, redactor: Redactor, answer: Duration) -> Self {
+        Self { host, at, redactor, answer, client: OnceCell::new(), token: Shared::default() }
     }
 
     /// The login for pushes and pulls; `fresh` asks for one that is newer than this call.
@@ -63,7 +71,7 @@ impl EcrApi {
     }
 
     async fn client(&self) -> &aws_sdk_ecr::Client {
-        self.client.get_or_init(|| aws::client(&self.at.region, self.at.fips)).await
+        self.client.get_or_init(|| aws::client(&self.at.region, self.at.fips, self.answer)).await
     }
 
     fn failure<E>(&self, action: &str, error: &SdkError<E>) -> RegistryError
@@ -129,25 +137,45 @@ impl Ecr {
     /// among the actions AWS lists for a push.
     pub async fn ensure(&self, repository: &Repository, create: Option<&CreateOptions>) -> Result<bool, RegistryError> {
         let probe = ImageIdentifier::builder().image_tag("latest").build();
-        if let Batch::Images(_) = self.images(repository, vec![probe]).await? {
+        if let Batch::Images(_) = self.images(repository, vec![probe.clone()]).await? {
             return Ok(false);
         }
         let Some(options) = create else { return Err(RegistryError::NoRepository { repository: repository.clone() }) };
         let client = self.api.client().await;
         let mutability = if options.immutable { ImageTagMutability::Immutable } else { ImageTagMutability::Mutable };
         let scanning = ImageScanningConfiguration::builder().scan_on_push(options.scan_on_push).build();
-        let created = client
-            .create_repository()
-            .set_registry_id(self.api.at.account.clone())
-            .repository_name(&repository.path)
-            .image_tag_mutability(mutability)
-            .image_scanning_configuration(scanning)
-            .send()
-            .await;
-        match created {
-            Ok(_) => {}
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_repository_already_exists_exception()) => return Ok(false),
-            Err(error) => return Err(self.api.failure("ecr:CreateRepository", &error)),
+        let mut tried = 0;
+        let made = loop {
+            let created = client
+                .create_repository()
+                .set_registry_id(self.api.at.account.clone())
+                .repository_name(&repository.path)
+                .image_tag_mutability(mutability.clone())
+                .image_scanning_configuration(scanning.clone())
+                .customize()
+                // Not sent again without a look.
+                .config_override(aws_sdk_ecr::config::Builder::new().retry_config(RetryConfig::disabled()))
+                .send()
+                .await;
+            let error = match created {
+                Ok(_) => break true,
+                Err(error) if error.as_service_error().is_some_and(|error| error.is_repository_already_exists_exception()) => break false,
+                Err(error) => error,
+            };
+            tried += 1;
+            if !aws::may_pass(&error) {
+                return Err(self.api.failure("ecr:CreateRepository", &error));
+            }
+            if let Batch::Images(_) = self.images(repository, vec![probe.clone()]).await? {
+                break true;
+            }
+            if tried == CREATES {
+                return Err(self.api.failure("ecr:CreateRepository", &error));
+            }
+            tokio::time::sleep(retry::backoff(BACKOFF, tried)).await;
+        };
+        if !made {
+            return Ok(false);
         }
         if let Some(policy) = &options.lifecycle_policy {
             let put = client

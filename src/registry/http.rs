@@ -3,13 +3,18 @@
 //! Everything offbuild asks of a registry may be asked twice (GET, HEAD, PUT of a manifest, a token), so every request is
 //! retried. Redirects are followed here and not by the client, so that a login never reaches another host.
 
+use crate::retry;
 use crate::secret::Secret;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Method, StatusCode, Url};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-const TRIES: u32 = 3;
+const TRIES: u32 = 4;
+/// The first wait before a request is sent again; each next one is twice as long.
+const BACKOFF: Duration = Duration::from_millis(250);
+/// A connection takes no longer.
+const CONNECT: Duration = Duration::from_secs(10);
 const REDIRECTS: usize = 5;
 /// No manifest or image configuration is larger; what is, is not read into memory.
 const LARGEST_BODY: usize = 16 << 20;
@@ -90,33 +95,36 @@ impl Answer {
 }
 
 /// The clients of all registries, made when they are first needed.
-#[derive(Default)]
 pub struct Http {
     outside: OnceLock<Client>,
     loopback: OnceLock<Client>,
+    answer: Duration,
 }
 
 impl Http {
+    /// Clients that wait so long for one answer. Nothing is sent.
+    pub fn new(answer: Duration) -> Self {
+        Self { outside: OnceLock::new(), loopback: OnceLock::new(), answer }
+    }
+
     /// Sends a request, again after a failed connection, a 5xx or a 429. The error is a text without the URL, whose query
     /// may hold a signature.
     pub async fn send(&self, request: &Request) -> Result<Answer, String> {
-        let mut wait = Duration::from_millis(200);
         let mut tries = 0;
         loop {
             tries += 1;
             let result = self.follow(request).await;
             let asked_to_wait = match &result {
-                Ok(answer) if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS => retry_after(answer),
+                Ok(answer) if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS => {
+                    retry::asked_for(&answer.headers)
+                }
                 Ok(_) => return result,
                 Err(_) => None,
             };
             if tries == TRIES {
                 return result;
             }
-            // Up to half more, so that builds that failed together do not come back together.
-            let jitter = wait.mul_f64(fastrand::f64() / 2.0);
-            tokio::time::sleep(asked_to_wait.unwrap_or(wait + jitter)).await;
-            wait *= 4;
+            tokio::time::sleep(asked_to_wait.unwrap_or_default() + retry::backoff(BACKOFF, tries)).await;
         }
     }
 
@@ -176,8 +184,8 @@ impl Http {
         let mut builder = Client::builder()
             .user_agent(concat!("offbuild/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(60));
+            .connect_timeout(CONNECT.min(self.answer))
+            .timeout(self.answer);
         if loopback {
             // The client refuses to be made where the system trusts nobody (a bare container), though plain HTTP needs no trust.
             let trusted = rustls_native_certs::load_native_certs().certs;
@@ -196,11 +204,6 @@ pub fn is_loopback(host: &str) -> bool {
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
     name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn retry_after(answer: &Answer) -> Option<Duration> {
-    let seconds: u64 = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds.min(20)))
 }
 
 /// What is below an error of the client, in one line.

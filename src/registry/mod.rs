@@ -92,7 +92,7 @@ impl RegistryError {
             Self::Unreachable { host, .. } => {
                 Some(format!("check that `{host}` is the registry's address, and that this machine may connect to it"))
             }
-            Self::Failed { .. } => None,
+            Self::Failed { host, .. } => Some(format!("try again later, or see what `{host}` answers: offbuild doctor")),
         }
     }
 }

@@ -66,11 +66,17 @@ impl Oci {
         if !answer.status.is_success() {
             return Err(self.auth.failed(format!("cannot tag `{repository}@{digest}` as `{tag}`: {}", answer.problem())));
         }
-        match answer.header(DIGEST_HEADER) {
-            Some(now) if now != digest.as_str() => {
+        let now = match answer.header(DIGEST_HEADER) {
+            Some(now) => Some(now.to_owned()),
+            // The header is optional, and a proxy's page has none either.
+            None => self.digest(repository, tag).await?.map(|now| now.to_string()),
+        };
+        match now {
+            Some(now) if now == digest.as_str() => Ok(()),
+            now => {
+                let now = now.unwrap_or_else(|| "nothing".to_owned());
                 Err(self.auth.failed(format!("`{repository}:{tag}` was to be {digest}, and the registry says it is {now}")))
             }
-            _ => Ok(()),
         }
     }
 

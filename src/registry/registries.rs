@@ -7,11 +7,12 @@ use super::host::EcrHost;
 use super::http::Http;
 use super::oci::Oci;
 use super::{CreateOptions, Login, Registry, RegistryError};
-use crate::config::RegistrySettings;
+use crate::config::{Limits, RegistrySettings};
 use crate::names::{Digest, Repository, is_tag};
 use crate::secret::Redactor;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Looks up an environment variable.
 pub type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -23,6 +24,7 @@ pub struct Registries {
     redactor: Redactor,
     http: Arc<Http>,
     clients: Mutex<BTreeMap<String, Arc<Client>>>,
+    answer: Duration,
 }
 
 enum Client {
@@ -36,7 +38,14 @@ impl Registries {
     /// up is registered with `redactor`. Asks nobody anything.
     #[must_use]
     pub fn new(settings: BTreeMap<String, RegistrySettings>, env: Env, redactor: Redactor) -> Self {
-        Self { settings, env, redactor, http: Arc::default(), clients: Mutex::default() }
+        let answer = Limits::default().answer;
+        Self { settings, env, redactor, http: Arc::new(Http::new(answer)), clients: Mutex::default(), answer }
+    }
+
+    /// Waits so long for one answer, each time it asks.
+    #[must_use]
+    pub fn answering_within(self, answer: Duration) -> Self {
+        Self { http: Arc::new(Http::new(answer)), answer, ..self }
     }
 
     fn client(&self, host: &str) -> Result<Arc<Client>, RegistryError> {
@@ -62,7 +71,7 @@ impl Registries {
         if let Some(region) = settings.region {
             at.region = region;
         }
-        let api = Arc::new(EcrApi::new(host.to_owned(), at, self.redactor.clone()));
+        let api = Arc::new(EcrApi::new(host.to_owned(), at, self.redactor.clone(), self.answer));
         let oci = Oci::new(host, settings.insecure, Arc::clone(&self.http), Logins::Ecr(Arc::clone(&api)))?;
         Ok(Client::Ecr(Ecr::new(api, oci)))
     }

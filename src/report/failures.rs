@@ -65,6 +65,7 @@ impl FailureClass {
             Self::Build => "see the build's log; build it alone: `offbuild build APP`",
             Self::BuildTimeout => "see where the build stood, or raise `timeouts.build`",
             Self::Push => "check that the registry can be reached and written to: `offbuild doctor`",
+            Self::PushTimeout => "see how far the push was, or raise `timeouts.push`",
             Self::TagConflict => "the tag stays as it is; commit again to get a new one",
             Self::Registry => "check the registry's address and credentials: `offbuild doctor`",
             Self::Engine => "check the Docker Engine: `offbuild doctor`",
@@ -76,6 +77,7 @@ impl FailureClass {
             Self::Promote => "see what is live: `offbuild status`",
             Self::PromoteTimeout => "see what is live: `offbuild status`; or raise `timeouts.promote`",
             Self::Overtaken => "another release is live; deploy again to compare with it: `offbuild deploy`",
+            Self::RunTimeout => "see what it stood at, or raise `timeouts.run`",
             Self::Guard => "the rack changed since the plan was made; make a new one: `offbuild deploy`",
         }
     }

@@ -8,7 +8,7 @@ use crate::build::{BuildError, Builder as _};
 use crate::changes::{Ancestry, standing};
 use crate::cli::{self, Format, Global, Stale};
 use crate::config::values::Span;
-use crate::deploy::{self, Ended, Ports, Signal};
+use crate::deploy::{self, Ended, Limit, Ports, Signal};
 use crate::error::{Error, Kind, Result};
 use crate::event::{EventKind, Events, FORMAT_VERSION, TargetOutcome};
 use crate::hooks::process::Processes;
@@ -74,7 +74,7 @@ pub(super) async fn carry_out(
     let env = environment();
     let home = super::world::home(&env);
     let builder = Docker::connect(Arc::clone(&env), home.as_deref(), Arc::clone(&registries) as Arc<dyn Registry>).map_err(engine_error)?;
-    let builder = builder.naming_from(world.history.root());
+    let builder = builder.naming_from(world.history.root()).answering_within(world.config.limits.answer * 5);
     if !plan.builds.is_empty() {
         builder.probe().await.map_err(engine_error)?;
     }
@@ -125,7 +125,8 @@ async fn locked(
     let acks = events.acks();
     let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
     tell_plan(plan, how, guards, &events).await;
-    let ended = deploy::run(Arc::clone(plan), ports, &events, signals).await;
+    let limit = world.config.limits.run.map(|whole| Limit { whole, left: whole.saturating_sub(began.elapsed()) });
+    let ended = deploy::run(Arc::clone(plan), ports, &events, signals, limit).await;
     let code = exit_code(plan, &ended, guards);
     events.record(EventKind::RunFinished { code, millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) }).await;
     drop(events);

@@ -168,7 +168,10 @@ impl World {
 
     /// The registries, found through their ordinary settings.
     pub(super) fn registries(&self) -> Arc<Registries> {
-        Arc::new(Registries::new(self.config.registries.clone(), Arc::clone(&self.env), self.redactor.clone()))
+        Arc::new(
+            Registries::new(self.config.registries.clone(), Arc::clone(&self.env), self.redactor.clone())
+                .answering_within(self.config.limits.answer),
+        )
     }
 
     /// Masks the values of the secrets that builds are given, whole and line by line: logs come in lines.

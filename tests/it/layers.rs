@@ -38,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("yaml", &[]),
     ("words", &[]),
+    ("retry", &[]),
     ("event", &["names", "secret"]),
     // The repository's files: on disk, or (`changes::committed`) a commit's.
     ("files", &["names"]),
@@ -45,7 +46,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("build", &["names", "secret", "event", "registry"]),
     ("hooks", &["secret", "event"]),
     ("rack", &["names", "secret", "event", "registry"]),
-    ("registry", &["names", "secret"]),
+    ("registry", &["names", "secret", "retry"]),
     // Known facts: read, checked, compared; pure where nothing else is said.
     ("discovery", &["names", "files"]),
     ("config", &["names", "secret", "error", "yaml", "event", "files", "discovery", "build", "rack", "registry"]),
@@ -59,9 +60,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("lock", &["names", "error", "words", "journal", "rack"]),
     ("report", &["names", "error", "words", "event", "journal"]),
     // Adapters: their port, words, and the settings they are made from.
-    ("build::docker", &["names", "secret", "event", "build", "build::dockerignore", "registry"]),
+    ("build::docker", &["names", "secret", "retry", "event", "build", "build::dockerignore", "registry"]),
     ("hooks::process", &["secret", "event", "hooks"]),
-    ("rack::convox", &["names", "secret", "event", "yaml", "config", "rack", "rack::login", "registry"]),
+    ("rack::convox", &["names", "secret", "retry", "event", "yaml", "config", "rack", "rack::login", "registry"]),
     ("rack::login", &["error", "secret", "config", "rack"]),
     ("registry::registries", &["names", "secret", "config", "registry"]),
     // The other side of the wire; the product does not know it.

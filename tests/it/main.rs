@@ -7,6 +7,7 @@ mod dependencies;
 mod deploy;
 mod engine;
 mod explain;
+mod faults;
 mod hooks;
 mod journal;
 mod layers;

@@ -32,7 +32,8 @@ fn rack_name() -> RackName {
 
 fn config(ca_file: Option<PathBuf>) -> RackConfig {
     RackConfig {
-        poll: std::time::Duration::from_millis(20),
+        poll: Duration::from_millis(20),
+        answer: Duration::from_secs(60),
         name: rack_name(),
         place: offbuild::yaml::Place { file: "apps.yaml".to_owned(), line: 1, column: 1 },
         host: None,

@@ -5,7 +5,7 @@
 //! secrets.
 
 use super::endpoint::{Address, Endpoint, TlsFiles};
-use super::failure::{engine, unanswered, unreachable};
+use super::failure::{Unconnected, engine, may_pass, reconnected, unanswered, unreachable};
 use crate::build::BuildError;
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -21,9 +21,6 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
-
-/// Limits the time to an answer's head, in seconds; transfers have no limit here, the caller has one.
-const HEAD_TIMEOUT: u64 = 120;
 
 /// A connection to the engine, whatever it runs over.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -166,8 +163,8 @@ impl AsyncWrite for SshStream {
 }
 
 /// bollard over [`dial`]: each call has a connection of its own, so ssh and TLS work as a socket does.
-pub(super) fn client(address: &Address) -> Result<bollard::Docker, BuildError> {
-    let address = Arc::new(address.clone());
+pub(super) fn client(endpoint: &Endpoint) -> Result<bollard::Docker, BuildError> {
+    let address = Arc::new(endpoint.address.clone());
     let transport = move |request: bollard::BollardRequest| {
         let address = Arc::clone(&address);
         async move {
@@ -183,8 +180,14 @@ pub(super) fn client(address: &Address) -> Result<bollard::Docker, BuildError> {
             Ok::<Response<Incoming>, bollard::errors::Error>(sender.send_request(Request::from_parts(head, body)).await?)
         }
     };
-    bollard::Docker::connect_with_custom_transport(transport, Some("http://docker"), HEAD_TIMEOUT, bollard::API_DEFAULT_VERSION)
-        .map_err(|error| engine(format!("the engine's client cannot be made: {error}")))
+    bollard::Docker::connect_with_custom_transport(
+        transport,
+        Some("http://docker"),
+        endpoint.answer.as_secs(),
+        bollard::API_DEFAULT_VERSION,
+    )
+    .map(|client| client.with_timeout(endpoint.answer))
+    .map_err(|error| engine(format!("the engine's client cannot be made: {error}")))
 }
 
 /// Asks the engine to turn a fresh connection into an HTTP/2 one at `path`.
@@ -193,8 +196,25 @@ pub(super) async fn upgrade(
     path: &'static str,
     headers: impl IntoIterator<Item = (&'static str, HeaderValue)>,
 ) -> Result<hyper::upgrade::Upgraded, BuildError> {
-    let stream = dial(&endpoint.address).await.map_err(|error| unreachable(endpoint, &error))?;
-    let lost = |error: hyper::Error| unanswered(endpoint, &error);
+    let headers: Vec<_> = headers.into_iter().collect();
+    reconnected(|| async {
+        let late = |_| Unconnected {
+            error: engine(format!("the engine at {endpoint} did not answer `POST {path}` within {}s", endpoint.answer.as_secs_f64())),
+            again: true,
+        };
+        tokio::time::timeout(endpoint.answer, upgraded(endpoint, path, headers.clone())).await.map_err(late)?
+    })
+    .await
+}
+
+async fn upgraded(
+    endpoint: &Endpoint,
+    path: &'static str,
+    headers: Vec<(&'static str, HeaderValue)>,
+) -> Result<hyper::upgrade::Upgraded, Unconnected> {
+    let stream =
+        dial(&endpoint.address).await.map_err(|error| Unconnected { again: may_pass(&error), error: unreachable(endpoint, &error) })?;
+    let lost = |error: hyper::Error| Unconnected { error: unanswered(endpoint, &error), again: true };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
     tokio::spawn(connection.with_upgrades());
     let mut request = Request::new(Empty::<Bytes>::new());
@@ -206,13 +226,16 @@ pub(super) async fn upgrade(
         request.headers_mut().append(HeaderName::from_static(name), value);
     }
     let response = sender.send_request(request).await.map_err(lost)?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(BuildError::Engine {
-            message: format!("the engine at {endpoint} has no BuildKit: `POST {path}` was answered with {}", response.status()),
+    let status = response.status();
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        let again = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+        let error = BuildError::Engine {
+            message: format!("the engine at {endpoint} has no BuildKit: `POST {path}` was answered with {status}"),
             hint: Some(
                 "use Docker Engine 18.09 or newer on Linux; other engines (Podman, Windows containers) cannot build here".to_owned(),
             ),
-        });
+        };
+        return Err(Unconnected { error, again });
     }
     hyper::upgrade::on(response).await.map_err(lost)
 }

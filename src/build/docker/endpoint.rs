@@ -9,6 +9,7 @@ use sha2::Digest as _;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The socket of an engine that nothing is configured for.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -19,7 +20,12 @@ pub(super) struct Endpoint {
     pub(super) address: Address,
     /// `DOCKER_HOST`, a context's name, or the default.
     pub(super) origin: String,
+    /// How long an answer may take to begin.
+    pub(super) answer: Duration,
 }
+
+/// How long the engine has for the beginning of an answer when nobody says it.
+const ANSWER: Duration = Duration::from_secs(300);
 
 /// How the engine is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +68,7 @@ pub(super) fn resolve(env: &dyn Fn(&str) -> Option<String>, home: Option<&Path>)
             tls_files(&dir)
         });
         let origin = "from `DOCKER_HOST`".to_owned();
-        return Ok(Endpoint { address: address(&host, tls, &origin)?, origin });
+        return Ok(Endpoint { address: address(&host, tls, &origin)?, origin, answer: ANSWER });
     }
     let context = match set("DOCKER_CONTEXT") {
         Some(name) => Some((name, "`DOCKER_CONTEXT`".to_owned())),
@@ -74,7 +80,7 @@ pub(super) fn resolve(env: &dyn Fn(&str) -> Option<String>, home: Option<&Path>)
             format!("{by} names the Docker context `{name}`, but there is no home directory to find it in"),
             "set `DOCKER_CONFIG`",
         )),
-        _ => Ok(Endpoint { address: Address::Unix(DEFAULT_SOCKET.into()), origin: "the default".to_owned() }),
+        _ => Ok(Endpoint { address: Address::Unix(DEFAULT_SOCKET.into()), origin: "the default".to_owned(), answer: ANSWER }),
     }
 }
 
@@ -132,7 +138,7 @@ fn from_context(name: &str, by: &str, dir: &Path) -> Result<Endpoint, BuildError
     let files = tls_files(&dir.join("contexts/tls").join(&id).join("docker"));
     let tls = (files != TlsFiles::default()).then_some(files);
     let address = if endpoint.host.is_empty() { Address::Unix(DEFAULT_SOCKET.into()) } else { address(&endpoint.host, tls, &origin)? };
-    Ok(Endpoint { address, origin })
+    Ok(Endpoint { address, origin, answer: ANSWER })
 }
 
 fn tls_files(dir: &Path) -> TlsFiles {

@@ -5,7 +5,9 @@
 
 use super::endpoint::{Address, Endpoint};
 use crate::build::BuildError;
+use crate::retry;
 use std::io;
+use std::time::Duration;
 
 /// An engine failure nobody has a cure for.
 pub(super) fn engine(message: impl Into<String>) -> BuildError {
@@ -45,6 +47,60 @@ pub(super) fn unanswered(endpoint: &Endpoint, error: &hyper::Error) -> BuildErro
     }
 }
 
+/// How often a call that may be repeated is sent.
+const TRIES: u32 = 3;
+/// The first wait before that.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// Makes a call that may be made any number of times, again when it was lost or the engine (or what stands before it) stumbled.
+pub(super) async fn repeated<T, F>(call: impl Fn() -> F) -> Result<T, bollard::errors::Error>
+where
+    F: Future<Output = Result<T, bollard::errors::Error>>,
+{
+    use bollard::errors::Error;
+    let stumbles = |error: &Error| match error {
+        Error::IOError { err } => may_pass(err),
+        Error::HyperResponseError { .. } | Error::RequestTimeoutError => true,
+        Error::DockerResponseServerError { status_code, .. } => *status_code == 429 || *status_code >= 500,
+        _ => false,
+    };
+    let mut tried = 1;
+    loop {
+        match call().await {
+            Err(error) if tried < TRIES && stumbles(&error) => tokio::time::sleep(retry::backoff(BACKOFF, tried)).await,
+            answer => return answer,
+        }
+        tried += 1;
+    }
+}
+
+/// The same for connections that become something else than requests.
+pub(super) async fn reconnected<T, F>(connect: impl Fn() -> F) -> Result<T, BuildError>
+where
+    F: Future<Output = Result<T, Unconnected>>,
+{
+    let mut tried = 1;
+    loop {
+        match connect().await {
+            Ok(connection) => return Ok(connection),
+            Err(Unconnected { again: true, .. }) if tried < TRIES => tokio::time::sleep(retry::backoff(BACKOFF, tried)).await,
+            Err(Unconnected { error, .. }) => return Err(error),
+        }
+        tried += 1;
+    }
+}
+
+/// Why there is no connection, and whether there may be one at the next try.
+pub(super) struct Unconnected {
+    pub(super) error: BuildError,
+    pub(super) again: bool,
+}
+
+/// False for what no waiting cures: no such socket, no right to it.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
+}
+
 /// An answer of bollard's to an ordinary call.
 pub(super) fn call(endpoint: &Endpoint, doing: &str, error: bollard::errors::Error) -> BuildError {
     use bollard::errors::Error;
@@ -70,6 +126,25 @@ pub(super) fn registry(reference: &str, text: &str) -> BuildError {
         return engine(format!("`{reference}`: {text}"));
     }
     BuildError::Registry { message: format!("`{reference}`: {text}"), login: is_login(text) }
+}
+
+/// True when the same push may go through at the next try. The wordings are those of the engine and of Go's HTTP client.
+pub(super) fn stumbled(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let words = [
+        "unexpected http status: 5",
+        "eof",
+        "connection reset",
+        "connection refused",
+        "timeout",
+        "toomanyrequests",
+        "too many requests",
+        "429",
+        "service unavailable",
+        "internal server error",
+        "bad gateway",
+    ];
+    words.iter().any(|word| text.contains(word))
 }
 
 /// True when other credentials could help. The wordings are the engine's, the distribution registry's and ECR's.

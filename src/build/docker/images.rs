@@ -1,21 +1,28 @@
 //! Images on the engine: names, pushes, pulls.
 
 use super::Docker;
-use super::failure::{call, engine, registry};
+use super::failure::{Unconnected, call, engine, may_pass, registry, repeated, stumbled};
 use crate::build::BuildError;
 use crate::event::Progress;
 use crate::names::{Digest, ImageId, Repository};
 use crate::registry::Login;
+use crate::retry;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use bollard::query_parameters::{CreateImageOptions, PushImageOptions, RemoveImageOptions, TagImageOptions};
 use futures_util::StreamExt as _;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often a push is tried.
+const PUSHES: u32 = 3;
+/// The first wait before that.
+const BACKOFF: Duration = Duration::from_secs(1);
 
 impl Docker {
     pub(super) async fn add_tag(&self, image: &str, repository: &Repository, tag: &str) -> Result<(), BuildError> {
         let options = TagImageOptions { repo: Some(repository.to_string()), tag: Some(tag.to_owned()) };
-        self.client.tag_image(image, Some(options)).await.map_err(|error| match error {
+        repeated(|| self.client.tag_image(image, Some(options.clone()))).await.map_err(|error| match error {
             Error::DockerResponseServerError { status_code: 404, message } => BuildError::Missing {
                 message: format!("image `{image}` is not on the engine: {message}"),
                 hint: Some("build it again".to_owned()),
@@ -25,7 +32,7 @@ impl Docker {
     }
 
     pub(super) async fn find_id(&self, reference: &str) -> Result<Option<ImageId>, BuildError> {
-        let found = match self.client.inspect_image(reference).await {
+        let found = match repeated(|| self.client.inspect_image(reference)).await {
             Ok(found) => found,
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
             Err(error) => return Err(call(&self.endpoint, &format!("`{reference}` cannot be inspected"), error)),
@@ -35,7 +42,7 @@ impl Docker {
     }
 
     pub(super) async fn layer_ids(&self, image: &str) -> Result<Vec<String>, BuildError> {
-        let found = self.client.inspect_image(image).await;
+        let found = repeated(|| self.client.inspect_image(image)).await;
         let found = found.map_err(|error| call(&self.endpoint, &format!("`{image}` cannot be inspected"), error))?;
         Ok(found.root_fs.and_then(|files| files.layers).unwrap_or_default())
     }
@@ -60,6 +67,7 @@ impl Docker {
         Ok(())
     }
 
+    /// Pushes, again when the registry or the connection stumbled: what is there already is not sent twice.
     pub(super) async fn send(
         &self,
         repository: &Repository,
@@ -67,12 +75,34 @@ impl Docker {
         login: Option<&Login>,
         progress: &Progress,
     ) -> Result<Digest, BuildError> {
+        let mut tried = 1;
+        loop {
+            let (again, why) = match self.send_once(repository, tag, login, progress).await {
+                Ok(digest) => return Ok(digest),
+                Err(Unconnected { again, error }) => (again, error),
+            };
+            if !again || tried == PUSHES {
+                return Err(why);
+            }
+            progress.notice(format!("the push is tried again: {why}"));
+            tokio::time::sleep(retry::backoff(BACKOFF, tried)).await;
+            tried += 1;
+        }
+    }
+
+    async fn send_once(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        login: Option<&Login>,
+        progress: &Progress,
+    ) -> Result<Digest, Unconnected> {
         let reference = format!("{repository}:{tag}");
         let options = PushImageOptions { tag: Some(tag.to_owned()), platform: None };
         let mut answers = Box::pin(self.client.push_image(&repository.to_string(), Some(options), Some(credentials(repository, login))));
         let (mut digest, mut sums, mut retried) = (None, Sums::default(), false);
         while let Some(answer) = answers.next().await {
-            let answer = answer.map_err(|error| self.refusal(&reference, error))?;
+            let answer = answer.map_err(|error| Unconnected { again: passes(&error), error: self.refusal(&reference, error) })?;
             let status = answer.status.unwrap_or_default();
             // The engine counts down, a line per second and layer; that it tries again is told once.
             if status.starts_with("Retrying in ") && !retried {
@@ -86,14 +116,14 @@ impl Docker {
         }
         match digest {
             Some(digest) => Ok(digest),
-            None => self.inspected(repository, &reference).await,
+            None => self.inspected(repository, &reference).await.map_err(|error| Unconnected { error, again: false }),
         }
     }
 
     /// The digest the engine remembers from the push, for engines that do not say it at its end.
     async fn inspected(&self, repository: &Repository, reference: &str) -> Result<Digest, BuildError> {
         let asked = format!("the digest of `{reference}` cannot be read");
-        let found = self.client.inspect_image(reference).await.map_err(|error| call(&self.endpoint, &asked, error))?;
+        let found = repeated(|| self.client.inspect_image(reference)).await.map_err(|error| call(&self.endpoint, &asked, error))?;
         let digests = found.repo_digests.unwrap_or_default();
         let ours =
             digests.iter().filter_map(|text| text.split_once('@')).find(|(name, _)| Repository::parse(name).as_ref() == Ok(repository));
@@ -118,6 +148,17 @@ impl Docker {
             Error::DockerResponseServerError { message, .. } => registry(reference, &message),
             error => call(&self.endpoint, &format!("`{reference}`"), error),
         }
+    }
+}
+
+/// True when a push that ended like this may go through at the next try.
+fn passes(error: &Error) -> bool {
+    match error {
+        Error::DockerStreamError { error } => stumbled(error),
+        Error::DockerResponseServerError { status_code, message } => matches!(status_code, 429 | 502..=504) || stumbled(message),
+        Error::IOError { err } => may_pass(err),
+        Error::HyperResponseError { .. } | Error::RequestTimeoutError => true,
+        _ => false,
     }
 }
 

@@ -10,7 +10,7 @@
 //! 3. [`request`] turns the build into BuildKit's words, [`solve`] runs it, [`status`] tells what happens;
 //! 4. [`explain`] turns BuildKit's error into ours.
 //!
-//! There are no limits of time here: the caller has them, and cancels.
+//! There are no limits of time here but for the beginning of an answer: the caller has them, and cancels.
 
 mod dial;
 mod dockerfile;
@@ -32,7 +32,7 @@ use crate::event::Progress;
 use crate::names::{Digest, ImageId, Repository};
 use crate::registry::{Login, Registry};
 use endpoint::Endpoint;
-use failure::{call, engine};
+use failure::{call, engine, repeated};
 use request::Abilities;
 use session::{Offer, Session};
 use solve::{Control, Ended};
@@ -40,6 +40,7 @@ use status::Steps;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Looks up an environment variable.
@@ -59,8 +60,14 @@ impl Docker {
     /// logins for private base images from `logins`.
     pub fn connect(env: Env, home: Option<&Path>, logins: Arc<dyn Registry>) -> Result<Self, BuildError> {
         let endpoint = endpoint::resolve(env.as_ref(), home)?;
-        let client = dial::client(&endpoint.address)?;
+        let client = dial::client(&endpoint)?;
         Ok(Self { endpoint, client, env, logins, root: None })
+    }
+
+    /// Waits so long for an answer to begin; transfers have no limit here.
+    #[must_use]
+    pub fn answering_within(self, answer: Duration) -> Self {
+        Self { client: self.client.with_timeout(answer), endpoint: Endpoint { answer, ..self.endpoint }, ..self }
     }
 
     /// Lets errors name what a build is made of as the repository at `root` knows it: `apps/web/Dockerfile`.
@@ -70,7 +77,7 @@ impl Docker {
     }
 
     async fn version(&self) -> Result<bollard::models::SystemVersion, BuildError> {
-        self.client.version().await.map_err(|error| call(&self.endpoint, "the engine does not tell its version", error))
+        repeated(|| self.client.version()).await.map_err(|error| call(&self.endpoint, "the engine does not tell its version", error))
     }
 
     async fn abilities(&self, control: &Control) -> Result<Abilities, BuildError> {

@@ -110,7 +110,7 @@ async fn the_first_signal_does_not_leave_half_a_group() {
     // The second copy would be a second signal, so the group is of two.
     let mut plan = plan;
     plan.lanes[0].targets[2].back_to = None;
-    let ended = run(Arc::new(plan), ports, &events, signals).await;
+    let ended = run(Arc::new(plan), ports, &events, signals, None).await;
     assert_eq!(ended.signal, Some(Signal::Int));
     assert_eq!(live(&world), ["RCOPYa", "Rb", "Rc", "ROLDd"]);
     let a = Target { app: app_name("a"), rack: rack_name("east") };

@@ -34,7 +34,7 @@ async fn killed(plan: Plan, world: &World, kill: Kill) -> (Vec<Event>, bool) {
         }
     };
     let ended = {
-        let run = run(Arc::new(plan), ports, &events, signals);
+        let run = run(Arc::new(plan), ports, &events, signals, None);
         tokio::pin!(run, moment);
         loop {
             tokio::select! {

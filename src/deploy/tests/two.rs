@@ -285,7 +285,7 @@ impl Paused {
         });
         let run = tokio::spawn(async move {
             let (_keep, signals) = unbounded_channel();
-            run(Arc::new(plan), ports, &events, signals).await
+            run(Arc::new(plan), ports, &events, signals, None).await
         });
         Self { world, may, stands, run }
     }

@@ -55,8 +55,11 @@ impl Convox {
                     return Err(RackError::Unknown { rack: self.name.clone(), what, message: "the rack has it no more".to_owned() });
                 }
                 // The rack may be updating itself; the deadline ends this.
-                Err(RackError::Unreachable { .. }) if Instant::now() < deadline => {
-                    next_look = Instant::now() + self.poll;
+                Err(RackError::Unreachable { message, .. }) => {
+                    if Instant::now() >= deadline {
+                        return Err(self.build_late(app, id, limit, &message));
+                    }
+                    next_look = (Instant::now() + self.poll).min(deadline);
                     continue;
                 }
                 Err(error) => return Err(error),

@@ -86,7 +86,12 @@ impl Convox {
         loop {
             let build = match self.build(app, id).await {
                 // The rack may be updating itself; the deadline ends this.
-                Err(RackError::Unreachable { .. }) if Instant::now() < deadline => None,
+                Err(RackError::Unreachable { message, .. }) => {
+                    if Instant::now() + self.poll > deadline {
+                        return Err(self.build_late(app, id, request.timeout, &message));
+                    }
+                    None
+                }
                 answer => answer?,
             };
             let build = build.unwrap_or_default();

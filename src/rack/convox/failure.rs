@@ -45,7 +45,7 @@ impl CallError {
     }
 
     /// AWS asks to come back later.
-    fn is_throttled(&self) -> bool {
+    pub(super) fn is_throttled(&self) -> bool {
         matches!(self, Self::Answered { status: 429, .. })
             || matches!(self, Self::Answered { status: 500, message } if message.contains("Throttling") || message.contains("Rate exceeded"))
     }

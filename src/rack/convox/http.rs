@@ -7,9 +7,10 @@
 use super::failure::{CallError, answered, chain, transport};
 use super::tls;
 use crate::rack::login::{RackLogin, is_loopback};
+use crate::retry;
 use crate::secret::Secret;
 use base64::Engine as _;
-use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -21,11 +22,9 @@ use url::Url;
 
 /// A connection, TLS included, takes no longer.
 const CONNECT: Duration = Duration::from_secs(15);
-/// A read takes no longer, each time it is tried.
-const READ: Duration = Duration::from_secs(60);
-/// A change takes no longer: a version 2 rack answers a build only when its task has started, a version 3 rack on AWS may
-/// set up identities for 90 s within a promote.
-const CHANGE: Duration = Duration::from_secs(300);
+/// A change takes no longer than so many reads: a version 2 rack answers a build only when its task has started, a version 3
+/// rack on AWS may set up identities for 90 s within a promote.
+const CHANGE: u32 = 5;
 
 /// What a call carries.
 #[derive(Clone, Copy)]
@@ -49,11 +48,13 @@ pub(super) struct Http {
     ahead: Mutex<Option<time::Duration>>,
     /// The first wait before a call is repeated; each next one is twice as long.
     backoff: Duration,
+    /// A read takes no longer, each time it is tried.
+    answer: Duration,
 }
 
 impl Http {
     /// Prepares a client; nothing is sent. The error says what is wrong with the settings.
-    pub(super) fn new(login: &RackLogin, ca_file: Option<&Path>, backoff: Duration) -> Result<Self, String> {
+    pub(super) fn new(login: &RackLogin, ca_file: Option<&Path>, backoff: Duration, answer: Duration) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         let userinfo = Secret::new(format!("{}:{}", login.user, login.password.expose()));
         let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(userinfo.expose()));
@@ -73,7 +74,7 @@ impl Http {
             .default_headers(headers)
             .user_agent(concat!("offbuild/", env!("CARGO_PKG_VERSION")))
             .http1_only()
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT.min(answer))
             // Shorter than the idle timers of balancers: a connection that is about to be closed is not used for a change.
             .pool_idle_timeout(Duration::from_secs(20))
             // A redirect would lead the password elsewhere.
@@ -89,6 +90,7 @@ impl Http {
             relayed: login.relayed.is_some(),
             ahead: Mutex::default(),
             backoff,
+            answer,
         })
     }
 
@@ -99,17 +101,23 @@ impl Http {
 
     /// Reads bytes.
     pub(super) async fn get_bytes(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Vec<u8>, CallError> {
-        self.retried(Method::GET, path, query, Body::Empty, READ).await
+        self.retried(Method::GET, path, query, Body::Empty, self.answer).await
     }
 
     /// Makes a change that may be made twice.
     pub(super) async fn repeat(&self, method: Method, path: &[&str], body: Body<'_>) -> Result<Vec<u8>, CallError> {
-        self.retried(method, path, &[], body, CHANGE).await
+        self.retried(method, path, &[], body, self.answer * CHANGE).await
     }
 
-    /// Makes a change, sending it once.
+    /// Makes a change, sending it once. When the answer asks to be left alone for a time, it returns after that.
     pub(super) async fn once(&self, path: &[&str], body: Body<'_>) -> Result<Vec<u8>, CallError> {
-        self.call(Method::POST, path, &[], body, CHANGE).await
+        match self.call(Method::POST, path, &[], body, self.answer * CHANGE).await {
+            Ok(answer) => Ok(answer),
+            Err(refusal) => {
+                tokio::time::sleep(refusal.wait.unwrap_or_default()).await;
+                Err(refusal.error)
+            }
+        }
     }
 
     async fn retried(
@@ -122,22 +130,21 @@ impl Http {
     ) -> Result<Vec<u8>, CallError> {
         let mut tried = 0;
         loop {
-            let error = match self.call(method.clone(), path, query, body, limit).await {
+            let Refusal { error, wait, .. } = match self.call(method.clone(), path, query, body, limit).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
+                Err(refusal) => refusal,
             };
             tried += 1;
             if tried >= error.tries() {
                 return Err(error);
             }
-            self.back_off(tried).await;
+            tokio::time::sleep(wait.unwrap_or_default() + retry::backoff(self.backoff, tried)).await;
         }
     }
 
     /// Waits before the next try: twice as long each time, a half more or less.
     pub(super) async fn back_off(&self, tried: u32) {
-        let factor = f64::from(2_u32.saturating_pow(tried.saturating_sub(1).min(5))) * (0.5 + fastrand::f64());
-        tokio::time::sleep(self.backoff.mul_f64(factor)).await;
+        tokio::time::sleep(retry::backoff(self.backoff, tried)).await;
     }
 
     /// The full address of a path, each part percent-encoded.
@@ -157,7 +164,7 @@ impl Http {
         query: &[(&str, &str)],
         body: Body<'_>,
         limit: Duration,
-    ) -> Result<Vec<u8>, CallError> {
+    ) -> Result<Vec<u8>, Refusal> {
         let request = || {
             let mut request = self.client.request(method.clone(), self.url(path)).timeout(limit);
             if !query.is_empty() {
@@ -166,32 +173,40 @@ impl Http {
             match body {
                 Body::Empty => request,
                 Body::Form(fields) => request.form(fields),
-                Body::Raw(bytes) => request.header(reqwest::header::CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec()),
+                Body::Raw(bytes) => request.header(CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec()),
             }
         };
         match self.send(request()).await {
             // The console has passed nothing on, so the call can be sent again.
-            Err(Refusal { error, session: Some(path) }) if self.relayed => {
+            Err(Refusal { session: Some(path), error, wait }) if self.relayed => {
                 if !self.begin_session(&path).await {
-                    return Err(error);
+                    return Err(Refusal { error, session: None, wait });
                 }
-                self.send(request()).await.map_err(|refusal| refusal.error)
+                self.send(request()).await
             }
-            answer => answer.map_err(|refusal| refusal.error),
+            answer => answer,
         }
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>, Refusal> {
-        let lost = |error: &reqwest::Error| Refusal { error: CallError::Lost { message: chain(error) }, session: None };
-        let response = self.in_session(request).send().await.map_err(|error| Refusal { error: transport(&error), session: None })?;
+        let lost = |error: &reqwest::Error| Refusal::of(CallError::Lost { message: chain(error) });
+        let response = self.in_session(request).send().await.map_err(|error| Refusal::of(transport(&error)))?;
         if response.status().is_success() {
             let said = response.headers().get(DATE).and_then(|value| OffsetDateTime::parse(value.to_str().ok()?, &Rfc2822).ok());
             *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = said.map(|said| said - OffsetDateTime::now_utc());
+            let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+            if kind.starts_with(b"text/html") {
+                // A change that is answered like this may never have come to the rack.
+                let message = "a page of HTML was answered, as a proxy or a login page does, and no rack".to_owned();
+                return Err(Refusal::of(CallError::Lost { message }));
+            }
             return response.bytes().await.map(|bytes| bytes.to_vec()).map_err(|error| lost(&error));
         }
         let demand = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let session = demand.and_then(session_path).map(str::to_owned);
-        Err(Refusal { error: answered(response).await, session })
+        let comes_later = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let wait = if comes_later { retry::asked_for(response.headers()) } else { None };
+        Err(Refusal { error: answered(response).await, session, wait })
     }
 
     /// How far the rack's clock was ahead of ours with its last good answer, to a second or the call's length; `None` when it
@@ -216,7 +231,7 @@ impl Http {
         }
         // The password goes to the console's own host only.
         let Some(url) = self.base.join(path).ok().filter(|url| url.origin() == self.base.origin()) else { return false };
-        let Ok(bytes) = self.send(self.client.post(url).timeout(READ)).await else { return false };
+        let Ok(bytes) = self.send(self.client.post(url).timeout(self.answer)).await else { return false };
         let Ok(session) = parse::<Session>(&bytes) else { return false };
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(Secret::new(session.id));
         true
@@ -248,7 +263,7 @@ impl Http {
             }
             response.upgrade().await.map_err(|error| CallError::Lost { message: chain(&error) })
         };
-        tokio::time::timeout(READ, open).await.unwrap_or_else(|_| Err(CallError::Lost { message: "no answer in time".to_owned() }))
+        tokio::time::timeout(self.answer, open).await.unwrap_or_else(|_| Err(CallError::Lost { message: "no answer in time".to_owned() }))
     }
 }
 
@@ -260,10 +275,19 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CallError> {
     })
 }
 
-/// A call that got no good answer, and the path where the console gives the session it asks for.
+/// A call that got no good answer.
 struct Refusal {
     error: CallError,
+    /// The path where the console gives the session it asks for.
     session: Option<String>,
+    /// How long the answer asks to be left alone.
+    wait: Option<Duration>,
+}
+
+impl Refusal {
+    fn of(error: CallError) -> Self {
+        Self { error, session: None, wait: None }
+    }
 }
 
 /// The path of `Session path="P" token="false"`. With `token="true"` a hardware token would be needed.

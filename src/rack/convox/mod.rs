@@ -55,7 +55,7 @@ impl Convox {
     /// # Errors
     /// [`RackError::Unsupported`] when the `ca_file` cannot be read or the login cannot be sent.
     pub fn new(config: &RackConfig, login: RackLogin, poll: Duration) -> Result<Self, RackError> {
-        let http = Http::new(&login, config.ca_file.as_deref(), poll / 5)
+        let http = Http::new(&login, config.ca_file.as_deref(), poll / 5, config.answer)
             .map_err(|message| RackError::Unsupported { rack: config.name.clone(), message })?;
         Ok(Self { name: config.name.clone(), login, http, poll, info: OnceCell::new() })
     }
@@ -118,6 +118,11 @@ impl Convox {
                 let message = if message.is_empty() { "the rack does not answer its balancer".to_owned() } else { message };
                 let hint = "the rack may be updating itself; try again when `convox rack` says `running`".to_owned();
                 RackError::Unreachable { rack, message: format!("status {status}: {message} (asked for {what})"), hint: Some(hint) }
+            }
+            error @ CallError::Answered { .. } if error.is_throttled() => {
+                let hint = "the rack, or AWS behind it, has too much to do just now: try again in some minutes".to_owned();
+                let message = if error.message().is_empty() { "too many requests" } else { error.message() };
+                RackError::Unreachable { rack, message: format!("{message} (asked for {what})"), hint: Some(hint) }
             }
             CallError::Answered { status, message } => {
                 let message = if message.is_empty() { format!("status {status}") } else { message };

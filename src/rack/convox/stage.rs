@@ -85,7 +85,7 @@ impl Convox {
         let key = format!("{}.tgz", &hex::encode(fastrand::u128(..).to_be_bytes())[..30]);
         let what = format!("the upload of the manifest of app `{app}`");
         let answer = self.http.repeat(Method::POST, &["apps", app, "objects", "tmp", &key], Body::Raw(&archive)).await;
-        let object: wire::Object = answer.and_then(|answer| parse(&answer)).map_err(|error| self.fault(&what, error))?;
+        let object: wire::Object = answer.and_then(|answer| parse(&answer)).map_err(|error| self.unread(&what, error))?;
         let form = [
             ("url", object.url.as_str()),
             ("description", &request.description),
@@ -143,13 +143,18 @@ impl Convox {
 
     pub(super) async fn update_build(&self, app: &str, build: &BuildId, form: &[(&str, &str)]) -> Result<(), RackError> {
         let answer = self.http.repeat(Method::PUT, &["apps", app, "builds", build.as_str()], Body::Form(form)).await;
-        answer.map(drop).map_err(|error| self.fault(&format!("an update of build `{build}` of app `{app}`"), error))
+        answer.map(drop).map_err(|error| self.unread(&format!("an update of build `{build}` of app `{app}`"), error))
     }
 
     /// Marks a build failed that nothing will complete, so that nobody waits for it. What goes wrong in that is not the news.
     pub(super) async fn fail_build(&self, app: &str, build: &BuildId) {
         let ended = wire::form_time(time::OffsetDateTime::now_utc());
         let _ = self.update_build(app, build, &[("status", "failed"), ("ended", &ended)]).await;
+    }
+
+    /// The rack does not answer any more, and the build has had its time.
+    pub(super) fn build_late(&self, app: &str, build: &BuildId, limit: std::time::Duration, why: &str) -> RackError {
+        self.timed_out(limit, &format!("for build `{build}` of app `{app}` to end (the rack does not answer: {why})"), true)
     }
 
     /// Waits for the next look at a build, no longer than to its deadline. The error says why not.

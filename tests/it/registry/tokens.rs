@@ -114,7 +114,12 @@ async fn a_tag_is_set_with_a_token_that_may_push() {
     registries.retag(&repository(&host, "web"), &digest, "again").await.unwrap();
     let log = log(&play);
     assert!(log.contains(&"GET /token?scope=repository:web:pull,push&service=registry.test Basic".to_owned()), "{log:#?}");
-    assert_eq!(log.last().unwrap(), "PUT /v2/web/manifests/again Bearer");
+    // This registry does not say what the tag is now, so it is looked up.
+    // Of its tokens only the newest counts.
+    let mut rest: Vec<&String> = log.iter().skip_while(|line| !line.starts_with("PUT")).filter(|line| !line.contains("/token")).collect();
+    rest.dedup();
+    let expected = ["PUT /v2/web/manifests/again Bearer", "HEAD /v2/web/manifests/again Bearer", "GET /v2/web/manifests/again Bearer"];
+    assert_eq!(rest, expected);
 }
 
 #[tokio::test]
@@ -158,7 +163,7 @@ async fn a_registry_that_stumbles_is_asked_again() {
     let before = log(&play).len();
     let error = registries.find(&repository(&host, "web"), &tags(&["present"])).await.unwrap_err();
     assert!(error.to_string().contains("HTTP 503"), "{error}");
-    assert_eq!(log(&play).len() - before, 3);
+    assert_eq!(log(&play).len() - before, 4);
 }
 
 #[tokio::test]

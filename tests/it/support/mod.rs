@@ -2,6 +2,7 @@
 //! the binary in a scrubbed environment. Everything is found through ordinary settings, and gone when the test ends.
 
 pub mod engine;
+pub mod front;
 pub mod repo;
 pub mod sandbox;
 pub mod services;

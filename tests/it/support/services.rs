@@ -28,6 +28,8 @@ pub struct Registry {
 
 /// The registry's user.
 pub const USER: &str = "ci";
+/// Another user of the registry, with the same password.
+pub const OTHER: &str = "ci-too";
 /// The registry's password: long enough to be masked, and nowhere else.
 pub const PASSWORD: &str = "registry-pass-4711";
 
@@ -35,7 +37,8 @@ impl Registry {
     /// Starts one and writes its login into the Docker config below `home`.
     pub fn start(home: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let htpasswd = super::sh(Command::new("htpasswd").args(["-Bbn", USER, PASSWORD]));
+        let user = |name: &str| super::sh(Command::new("htpasswd").args(["-Bbn", name, PASSWORD]));
+        let htpasswd = format!("{}\n{}\n", user(USER).trim(), user(OTHER).trim());
         std::fs::write(dir.path().join("htpasswd"), htpasswd).unwrap();
         let port = free_port();
         let config = format!(
@@ -62,7 +65,12 @@ impl Registry {
 
 /// Writes a login into the Docker config below `home`, in place of what is there.
 pub fn login(home: &Path, host: &str, password: &str) {
-    let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{password}"));
+    login_as(home, host, USER, password);
+}
+
+/// Writes a login of this user, in place of what is there.
+pub fn login_as(home: &Path, host: &str, user: &str, password: &str) {
+    let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
     std::fs::create_dir_all(home.join(".docker")).unwrap();
     std::fs::write(home.join(".docker/config.json"), format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"{auth}\"}}}}}}")).unwrap();
 }

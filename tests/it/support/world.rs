@@ -25,6 +25,7 @@ pub struct Setup {
     rack_settings: BTreeMap<String, String>,
     apps: Vec<(String, u8)>,
     settings: String,
+    defaults: String,
     ecr: bool,
     promote: Duration,
 }
@@ -63,6 +64,7 @@ impl Setup {
             rack_settings: BTreeMap::new(),
             apps: apps.iter().map(|app| ((*app).to_owned(), 2)).collect(),
             settings: String::new(),
+            defaults: String::new(),
             ecr: false,
             promote: Duration::from_millis(50),
         }
@@ -85,6 +87,12 @@ impl Setup {
     /// More of `apps.yaml`.
     pub fn settings(mut self, yaml: &str) -> Self {
         self.settings.push_str(yaml);
+        self
+    }
+
+    /// More of `defaults`, as it goes after `, `.
+    pub fn defaults(mut self, yaml: &str) -> Self {
+        self.defaults = format!(", {yaml}");
         self
     }
 
@@ -143,7 +151,7 @@ impl World {
             }
             names.push(rack.as_str());
         }
-        yaml.push_str(&format!("ignore: [\"**/*.md\"]\ndefaults: {{racks: [{}]}}\n{settings}", names.join(", ")));
+        yaml.push_str(&format!("ignore: [\"**/*.md\"]\ndefaults: {{racks: [{}]{}}}\n{settings}", names.join(", "), self.setup.defaults));
         self.repo.write("apps.yaml", yaml);
         self
     }
