@@ -150,7 +150,7 @@ fn the_sandbox_explains_its_flags() {
     "#);
     insta::assert_snapshot!(says(&["sandbox", "--fault", "staging:explode"]), @r#"
     exit 2
-    error: `staging:explode` is not a fault; write `RACK:FAULT`, `RACK:APP:FAULT` or `registry:FAULT` with one of `rack-build-fails`, `promote-rolls-back`, `app-crashes`, `app-oom`, `app-unhealthy`, `app-wrong-port`, `app-missing-env`, `app-bad-command`, `no-capacity`, `promote-hangs`, `promote-answer-lost`, `build-answer-lost`, `updating`, `down`, `401`, `push-500`, `login-refused`, `manifest-missing`, `500-once:/PATH-PREFIX`
+    error: `staging:explode` is not a fault; write `RACK:FAULT`, `RACK:APP:FAULT` or `registry:FAULT` with one of `rack-build-fails`, `rack-build-hangs`, `promote-rolls-back`, `app-crashes`, `app-oom`, `app-unhealthy`, `app-wrong-port`, `app-missing-env`, `app-bad-command`, `no-capacity`, `promote-hangs`, `promote-answer-lost`, `build-answer-lost`, `updating`, `down`, `401`, `push-500`, `login-refused`, `manifest-missing`, `500-once:/PATH-PREFIX`
     "#);
     insta::assert_snapshot!(says(&["sandbox", "--promote", "soon"]), @r#"
     exit 2

@@ -227,7 +227,11 @@ fn a_promote_that_never_ends() {
 
     web@staging failed in promote
       rack `staging`: timed out after 1s waiting for app `web` to run release `RELEASE` (it is `updating`, no active release; see `convox apps info web`)
-      next: see what is live (offbuild status), then deploy again: it looks before it acts
+      looks like:
+        a roll that is slow, not broken: it was still going on when time ran out
+      what the rack said:
+        UPDATE_IN_PROGRESS: web RELEASE
+      next: see whether it ends: convox apps info web; if it does, raise `timeouts.promote`
 
     live now
       web@staging  -  nothing was ever deployed; RELEASE is staged, not live
@@ -266,7 +270,13 @@ fn a_promote_that_is_rolled_back() {
 
     web@staging rolled back
       rack `staging` rolled `web` back: nothing is active, not RELEASE
-      next: see what the app said before it stopped: `convox logs -a web`, then fix it
+      looks like:
+        nothing the rack or the app says explains it
+      what the rack said:
+        UPDATE_IN_PROGRESS: web RELEASE
+        UPDATE_ROLLBACK_IN_PROGRESS: web the sandbox was told to roll this back
+        UPDATE_ROLLBACK_COMPLETE: web
+      next: see what the app said before it stopped: convox logs -a web --since 30m
 
     live now
       web@staging  -  nothing was ever deployed; RELEASE is staged, not live
