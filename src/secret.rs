@@ -1,11 +1,19 @@
-//! Secrets: a type that cannot print, and the redactor every event passes.
+//! Secrets: a type that cannot print, and the redactor everything passes that leaves the program.
 //!
-//! A value is masked as it is and in the encodings in which tools like to echo it (base64 in its three alignments, hex,
-//! percent, JSON). The redactor works on whole lines; whoever reads a stream hands it lines, not chunks.
+//! A value is masked as it is and in the spellings in which tools like to echo it: base64 in its three alignments, hex,
+//! percent, JSON, shell quotes ([`forms`] lists them, [`decoded`] undoes those that can be written in too many ways). Text is
+//! looked through in one pass for all values at once ([`search`]). A value folded over several lines is found by what one line
+//! hands to the next ([`Redactor::redact_line`]); who cuts lines asks where ([`Redactor::cut`]).
 
-use base64::Engine as _;
+mod decoded;
+mod forms;
+mod search;
+
+use search::{Found, Set};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard};
 
 /// A password, token or other value that must not be seen. Printing it in any way gives `***`.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,92 +46,165 @@ impl fmt::Display for Secret {
 
 /// Values shorter than this, in bytes, are not masked: masking them would shred every log and protect nothing.
 pub const SHORTEST_MASKED: usize = 6;
+/// Values longer than this, in bytes, are not masked: nobody's password, and looking for them would cost everybody's memory.
+pub const LONGEST_MASKED: usize = 64 << 10;
+
+/// What stands in a value's place.
+const MASK: &str = "***";
 
 /// Masks registered values in text. Clones share one set of values.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    needles: Arc<RwLock<Vec<String>>>,
+    values: Arc<RwLock<Values>>,
+}
+
+#[derive(Default)]
+struct Values {
+    known: HashSet<String>,
+    /// Registered, and not yet in a set: sets are made when text comes.
+    new: Vec<String>,
+    sets: Vec<Set>,
 }
 
 impl Redactor {
-    /// Registers a value. `false` when it is too short to be masked ([`SHORTEST_MASKED`]).
+    /// The one that error messages, panics and everything else outside of a run's events pass: a panic has no other way to reach it.
+    #[must_use]
+    pub fn of_process() -> Self {
+        static PROCESS: LazyLock<Redactor> = LazyLock::new(Redactor::default);
+        PROCESS.clone()
+    }
+
+    /// Registers a value, whole and line by line. `false` when it is too short or too long to be masked ([`SHORTEST_MASKED`],
+    /// [`LONGEST_MASKED`]).
     pub fn register(&self, secret: &Secret) -> bool {
         let value = secret.expose();
-        if value.len() < SHORTEST_MASKED {
+        if !(SHORTEST_MASKED..=LONGEST_MASKED).contains(&value.trim().len()) {
             return false;
         }
-        let mut found = encodings(value);
-        let Ok(mut needles) = self.needles.write() else { return false };
-        needles.append(&mut found);
-        // Longest first, so that an encoding that contains another is masked whole.
-        needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        needles.dedup();
+        let Ok(mut values) = self.values.write() else { return false };
+        for part in std::iter::once(value).chain(value.lines()).map(str::trim).chain([value]) {
+            if part.len() >= SHORTEST_MASKED && values.known.insert(part.to_owned()) {
+                values.new.push(part.to_owned());
+            }
+        }
         true
+    }
+
+    /// Registers the value of a variable when its name says that it is a secret, or the password when it is a URL with one. Plain
+    /// words are left alone whatever the name: masking every `postgres` would shred logs.
+    pub fn register_variable(&self, name: &str, value: &str) {
+        if let Some(password) = forms::password_of_url(value) {
+            self.register(&Secret::new(password));
+        } else if forms::names_a_secret(name) && !forms::is_plain_word(value) {
+            self.register(&Secret::new(value));
+        }
     }
 
     /// The text with every registered value replaced by `***`.
     #[must_use]
-    pub fn redact(&self, text: &str) -> String {
-        // A poisoned lock still guards the same list: showing a secret is worse than reading it.
-        let needles = self.needles.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut text = text.to_owned();
-        for needle in needles.iter() {
-            if text.contains(needle.as_str()) {
-                text = text.replace(needle.as_str(), "***");
-            }
+    pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let values = self.values();
+        if values.sets.is_empty() {
+            return Cow::Borrowed(text);
         }
-        text
+        let mut carry = String::new();
+        let mut out = String::new();
+        let mut masked = false;
+        let mut lines = text.split_inclusive('\n').peekable();
+        while let Some(line) = lines.next() {
+            let body = line.trim_end_matches(['\n', '\r']);
+            // What a value could begin with is one only when something follows.
+            let shown = line_of(&values.sets, body, &mut carry, lines.peek().is_some());
+            masked |= matches!(shown, Cow::Owned(_));
+            out.push_str(&shown);
+            out.push_str(&line[body.len()..]);
+        }
+        if masked { Cow::Owned(out) } else { Cow::Borrowed(text) }
+    }
+
+    /// One line of a stream with every registered value replaced by `***`. `carry` is empty for a stream's first line and goes
+    /// from line to line: it holds what may be the beginning of a value that is folded, up to the half of it or eight characters of
+    /// which are shown when the line that tells comes only later.
+    #[must_use]
+    pub fn redact_line<'t>(&self, line: &'t str, carry: &mut String) -> Cow<'t, str> {
+        let values = self.values();
+        if values.sets.is_empty() { Cow::Borrowed(line) } else { line_of(&values.sets, line, carry, true) }
+    }
+
+    /// Where to cut a line that is too long: at or before `bytes`' end, so that no value is cut in two.
+    #[must_use]
+    pub fn cut(&self, bytes: &[u8]) -> usize {
+        let values = self.values();
+        let tail = values.sets.iter().map(|set| set.plain.search(bytes, |_| {}).tail).max();
+        bytes.len() - tail.unwrap_or(0)
+    }
+
+    fn values(&self) -> RwLockReadGuard<'_, Values> {
+        // A poisoned lock still guards the same list: showing a secret is worse than reading it.
+        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        if values.new.is_empty() {
+            return values;
+        }
+        drop(values);
+        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
+        let new = std::mem::take(&mut values.new);
+        if !new.is_empty() {
+            Set::add(&mut values.sets, &new);
+        }
+        drop(values);
+        self.values.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn encodings(value: &str) -> Vec<String> {
-    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-    let mut found = vec![value.to_owned(), hex::encode(value), hex::encode_upper(value)];
-    found.push(percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string());
-    if let Ok(json) = serde_json::to_string(value) {
-        found.push(json[1..json.len() - 1].to_owned());
+/// Masks a line. The values are looked for in what the lines before left open and this line; then in the line with its escapes
+/// undone.
+fn line_of<'t>(sets: &[Set], line: &'t str, carry: &mut String, mask_tail: bool) -> Cow<'t, str> {
+    // Folded text is often indented.
+    let lead = if carry.is_empty() { 0 } else { line.len() - line.trim_start().len() };
+    let body = line[lead..].trim_end();
+    let before = carry.len();
+    let joined: Cow<'_, str> = if before == 0 { Cow::Borrowed(body) } else { Cow::Owned(format!("{carry}{body}")) };
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    let mut tail = Found::default();
+    for set in sets {
+        let found = set.plain.search(joined.as_bytes(), |(start, end)| {
+            ranges.push((lead + start.saturating_sub(before), lead + end.saturating_sub(before)));
+        });
+        tail = tail.longer(found);
+        // Nearly no line has escapes, so this is rare.
+        decoded::search(line, set, |range| ranges.push(range));
     }
-    // Behind 0, 1 or 2 other bytes the same value has three base64 spellings; the digits that depend on neighbours are cut.
-    for lead in 0..3 {
-        let bytes: Vec<u8> = std::iter::repeat_n(0, lead).chain(value.bytes()).collect();
-        let first = (lead * 8).div_ceil(6);
-        let last = (bytes.len() * 8) / 6;
-        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
-            let text = engine.encode(&bytes);
-            found.push(text[first..last].to_owned());
+    if mask_tail && tail.telling {
+        let start = joined.len() - tail.tail;
+        ranges.push((lead + start.saturating_sub(before), lead + body.len()));
+    }
+    let open = joined[joined.len() - tail.tail..].to_owned();
+    *carry = open;
+    masked(line, ranges)
+}
+
+/// The text with `***` in the place of each stretch of what `ranges` cover.
+fn masked(text: &str, mut ranges: Vec<(usize, usize)>) -> Cow<'_, str> {
+    ranges.retain(|(start, end)| start < end);
+    if ranges.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    ranges.sort_unstable();
+    let mut out = String::with_capacity(text.len());
+    let (mut shown, mut masked) = (0, 0);
+    for (start, end) in ranges {
+        // A needle begins and ends where characters do; a decoder that is wrong about that must not bring the run down.
+        let (start, end) = (text.floor_char_boundary(start), text.ceil_char_boundary(end));
+        if start > masked || masked == 0 {
+            out.push_str(&text[shown..start]);
+            out.push_str(MASK);
         }
+        masked = masked.max(end);
+        shown = masked;
     }
-    found
+    out.push_str(&text[shown..]);
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_prints_as_stars() {
-        let secret = Secret::new("hunter22");
-        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
-    }
-
-    #[test]
-    fn a_value_too_short_to_mask_is_refused() {
-        let redactor = Redactor::default();
-        assert!(!redactor.register(&Secret::new("abc")));
-        assert_eq!(redactor.redact("abc"), "abc");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_encoding_of_a_secret_survives(value in "[ -~]{6,40}", before in "[a-z]{0,7}", after in "[a-z]{0,7}") {
-            use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-            let redactor = Redactor::default();
-            redactor.register(&Secret::new(value.clone()));
-            let whole = format!("{before}:{value}:{after}");
-            proptest::prop_assert!(!redactor.redact(&whole).contains(&value));
-            for text in [STANDARD.encode(&whole), URL_SAFE.encode(&whole), hex::encode(&whole)] {
-                proptest::prop_assert!(redactor.redact(&text).contains("***"), "{text} was not masked");
-            }
-        }
-    }
-}
+mod tests;

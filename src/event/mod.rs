@@ -6,6 +6,7 @@
 
 mod class;
 mod evidence;
+mod lines;
 mod step;
 mod stream;
 
@@ -16,8 +17,9 @@ use time::OffsetDateTime;
 
 pub use class::FailureClass;
 pub use evidence::{EnvChange, Evidence, LogOf, Moment, ProcessSeen, Suspect};
+pub use lines::Lines;
 pub use step::{Stage, Step};
-pub use stream::{Acks, Events, Progress};
+pub use stream::{Acks, Events, Progress, Received};
 
 /// The version of what leaves the program: journal lines, `--events`, `--format json`.
 pub const FORMAT_VERSION: u32 = 1;

@@ -1,11 +1,16 @@
 //! The stream of events: from many senders, in order and redacted, to the one consumer that hands them to journal and reports.
 //!
-//! Sending never blocks and never fails; only [`Events::record`] waits, for the journal's word that the event is on disk.
+//! Sending never blocks and never fails; only [`Events::record`] waits, for the journal's word that the event is on disk. Who reads
+//! output faster than reports show it waits in [`Progress::keep_up`], as long as reports go on at all; where nobody waits, lines
+//! beyond what memory should hold are left out, and a notice says how many. Nothing but lines is ever left out.
 
-use super::{Event, EventKind, Evidence, Output, Step, StepOutcome, TargetOutcome};
+use super::{Event, EventKind, Evidence, Lines, Output, Step, StepOutcome, TargetOutcome};
 use crate::names::{ReleaseId, Target};
-use crate::secret::{Redactor, Secret};
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::secret::{Redactor, SHORTEST_MASKED, Secret};
+use crate::words::count;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -22,13 +27,85 @@ struct Inner {
     sender: UnboundedSender<Event>,
     next: AtomicU64,
     // Sequence number and place in the stream are taken under one lock, so that the stream is in order.
-    order: std::sync::Mutex<()>,
+    order: Mutex<()>,
     redactor: Redactor,
+    // What may be the beginning of a folded value, by step: of its two outputs.
+    carries: Mutex<HashMap<Step, [String; 2]>>,
+    backlog: Arc<Backlog>,
     // How many events are on disk; `NOBODY` while nobody writes a journal.
     journaled: watch::Sender<u64>,
 }
 
 const NOBODY: u64 = u64::MAX;
+
+/// What was sent and not taken yet.
+#[derive(Debug)]
+struct Backlog {
+    /// Bytes, of lines only.
+    bytes: watch::Sender<usize>,
+    /// Nothing was taken for [`PATIENCE`], and nothing since.
+    stuck: AtomicBool,
+    /// Lines that were left out and not told of yet.
+    left_out: AtomicU64,
+}
+
+/// Who can wait does, above this many bytes of lines.
+const CALM: usize = 8 << 20;
+/// Lines are left out above this many bytes of them.
+const FULL: usize = 64 << 20;
+/// How long reports may take nothing before nobody waits for them any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The receiving end of a run's events.
+#[derive(Debug)]
+pub struct Received {
+    receiver: UnboundedReceiver<Event>,
+    backlog: Arc<Backlog>,
+}
+
+impl Received {
+    /// The next event; `None` when no more will come.
+    pub async fn recv(&mut self) -> Option<Event> {
+        let event = self.receiver.recv().await;
+        self.taken(event.as_slice());
+        event
+    }
+
+    /// Adds up to `limit` events to `batch` as soon as there are some; 0 when no more will come.
+    pub async fn recv_many(&mut self, batch: &mut Vec<Event>, limit: usize) -> usize {
+        let before = batch.len();
+        let count = self.receiver.recv_many(batch, limit).await;
+        self.taken(&batch[before..]);
+        count
+    }
+
+    /// The next event, when there is one.
+    pub fn try_recv(&mut self) -> Option<Event> {
+        let event = self.receiver.try_recv().ok();
+        self.taken(event.as_slice());
+        event
+    }
+
+    fn taken(&self, events: &[Event]) {
+        let size: usize = events.iter().map(|event| size(&event.kind)).sum();
+        self.backlog.stuck.store(false, Ordering::Relaxed);
+        if size > 0 {
+            self.backlog.bytes.send_modify(|bytes| *bytes = bytes.saturating_sub(size));
+        }
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        // Nobody will take anything: nobody is to wait.
+        self.backlog.bytes.send_replace(0);
+    }
+}
+
+/// What an event adds to the backlog, about.
+fn size(kind: &EventKind) -> usize {
+    if let EventKind::Log { line, .. } = kind { line.len() + 256 } else { 0 }
+}
 
 /// The journal's side of [`Events::record`]: says how far the stream is on disk. Dropping it releases everybody who waits.
 #[derive(Debug)]
@@ -52,10 +129,20 @@ impl Drop for Acks {
 impl Events {
     /// A stream and its receiving end.
     #[must_use]
-    pub fn new(redactor: Redactor) -> (Self, UnboundedReceiver<Event>) {
+    pub fn new(redactor: Redactor) -> (Self, Received) {
         let (sender, receiver) = unbounded_channel();
-        let (next, order, journaled) = (AtomicU64::new(0), std::sync::Mutex::new(()), watch::Sender::new(NOBODY));
-        (Self { inner: Arc::new(Inner { sender, next, order, redactor, journaled }) }, receiver)
+        let backlog = Backlog { bytes: watch::Sender::new(0), stuck: AtomicBool::new(false), left_out: AtomicU64::new(0) };
+        let backlog = Arc::new(backlog);
+        let inner = Inner {
+            sender,
+            next: AtomicU64::new(0),
+            order: Mutex::default(),
+            redactor,
+            carries: Mutex::default(),
+            backlog: Arc::clone(&backlog),
+            journaled: watch::Sender::new(NOBODY),
+        };
+        (Self { inner: Arc::new(inner) }, Received { receiver, backlog })
     }
 
     /// Announces a journal: from here on [`Events::record`] waits until the returned handle says the event is on disk.
@@ -79,15 +166,69 @@ impl Events {
 
     fn place(&self, mut kind: EventKind) -> u64 {
         let mask = take_mask(&mut kind);
-        if let Some(mask) = &mask {
-            self.inner.redactor.register(&Secret::new(unescape_command(mask.expose())));
+        let mut unmasked = None;
+        if let Some(mask) = &mask
+            && !self.inner.redactor.register(&Secret::new(unescape_command(mask.expose())))
+            && let EventKind::Log { step, .. } = &kind
+        {
+            let message = format!("the value of `::add-mask::` is not masked: it has less than {SHORTEST_MASKED} bytes, or very many");
+            unmasked = Some(EventKind::Notice { step: Some(step.clone()), message });
         }
-        let kind = redacted(kind, &self.inner.redactor);
-        let _order = self.inner.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let seq = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        let seq = self.put(self.redacted(kind), mask);
+        unmasked.map_or(seq, |notice| self.put(notice, None))
+    }
+
+    /// Puts a redacted event into the stream.
+    fn put(&self, kind: EventKind, mask: Option<Secret>) -> u64 {
+        let Inner { sender, next, order, backlog, .. } = &*self.inner;
+        let _order = order.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = size(&kind);
         // The receiver is gone only after the run is over: nobody is left to tell.
-        let _ = self.inner.sender.send(Event { seq, time: OffsetDateTime::now_utc(), kind, mask });
-        seq
+        let send = |kind, mask| {
+            let seq = next.fetch_add(1, Ordering::Relaxed);
+            let _ = sender.send(Event { seq, time: OffsetDateTime::now_utc(), kind, mask });
+            seq
+        };
+        if size > 0 && sender.is_closed() {
+            return next.load(Ordering::Relaxed);
+        }
+        if size > 0 && *backlog.bytes.borrow() > FULL {
+            backlog.left_out.fetch_add(1, Ordering::Relaxed);
+            return next.load(Ordering::Relaxed);
+        }
+        let left_out = backlog.left_out.swap(0, Ordering::Relaxed);
+        if left_out > 0 {
+            let message = format!("{} of output left out: the reports did not keep up", count(usize::try_from(left_out).unwrap_or(usize::MAX), "line"));
+            send(EventKind::Notice { step: None, message }, None);
+        }
+        if size > 0 {
+            backlog.bytes.send_modify(|bytes| *bytes += size);
+        }
+        send(kind, mask)
+    }
+
+    /// The event with every text of it redacted; a line of output together with what the lines before it left open.
+    fn redacted(&self, mut kind: EventKind) -> EventKind {
+        let redactor = &self.inner.redactor;
+        match &mut kind {
+            EventKind::Log { step, output, line } => {
+                let mut carries = self.inner.carries.lock().unwrap_or_else(PoisonError::into_inner);
+                let of = usize::from(*output == Output::Err);
+                let mut carry = carries.get_mut(step).map(|carries| std::mem::take(&mut carries[of])).unwrap_or_default();
+                if let Cow::Owned(masked) = redactor.redact_line(line, &mut carry) {
+                    *line = masked;
+                }
+                // Most lines leave nothing open.
+                if !carry.is_empty() {
+                    carries.entry(step.clone()).or_default()[of] = carry;
+                }
+            }
+            EventKind::StepFinished { step, .. } => {
+                self.inner.carries.lock().unwrap_or_else(PoisonError::into_inner).remove(step);
+            }
+            _ => {}
+        }
+        redacted(kind, redactor)
     }
 
     /// The redactor every event passes.
@@ -119,14 +260,18 @@ fn unescape_command(value: &str) -> String {
 }
 
 fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
-    let mask = |text: &mut String| *text = redactor.redact(text);
+    let mask = |text: &mut String| {
+        if let Cow::Owned(masked) = redactor.redact(text) {
+            *text = masked;
+        }
+    };
     match &mut kind {
-        EventKind::Log { line: text, .. }
-        | EventKind::Notice { message: text, .. }
+        EventKind::Notice { message: text, .. }
         | EventKind::StepStarted { detail: text, .. }
         | EventKind::RackStatus { status: text, .. } => mask(text),
-        EventKind::RunStarted { subject, branch, ci_url, .. } => {
+        EventKind::RunStarted { subject, branch, ci_url, by, .. } => {
             mask(subject);
+            mask(by);
             [branch, ci_url].into_iter().flatten().for_each(mask);
         }
         EventKind::BuildStep { name, error, .. } => {
@@ -135,8 +280,11 @@ fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
                 mask(error);
             }
         }
-        EventKind::TargetPlanned { reasons, .. } => reasons.iter_mut().for_each(mask),
         EventKind::PromoteEvidence { evidence, .. } => evidence.texts().for_each(mask),
+        EventKind::TargetPlanned { reasons, base_source, .. } => {
+            mask(base_source);
+            reasons.iter_mut().for_each(mask);
+        }
         EventKind::StepFinished { outcome, .. } => match outcome {
             StepOutcome::Failed { message, hint, .. } => {
                 mask(message);
@@ -201,6 +349,23 @@ impl Progress {
     /// One line of output.
     pub fn log(&self, output: Output, line: impl Into<String>) {
         self.events.send(EventKind::Log { step: self.step.clone(), output, line: line.into() });
+    }
+
+    /// Cuts output into lines for [`Progress::log`].
+    #[must_use]
+    pub fn lines(&self) -> Lines {
+        Lines::new(self.events.redactor().clone())
+    }
+
+    /// Waits until reports have shown most of the lines there are. Not for a report that is stuck: nothing may hold up a run for ever.
+    pub async fn keep_up(&self) {
+        let backlog = &self.events.inner.backlog;
+        let mut bytes = backlog.bytes.subscribe();
+        while *bytes.borrow_and_update() > CALM && !backlog.stuck.load(Ordering::Relaxed) && !self.events.inner.sender.is_closed() {
+            if tokio::time::timeout(PATIENCE, bytes.changed()).await.is_err() {
+                backlog.stuck.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Something worth knowing.

@@ -2,15 +2,13 @@
 //!
 //! A hook gets a process group of its own. Its output is read line by line while it runs; when it ends, runs out of time
 //! or is cancelled, everything left in its group is asked to end, then killed, and [`Processes::run`] returns only when
-//! nothing of the group runs any more. `group` ends groups, `lines` cuts output into lines.
+//! nothing of the group runs any more. `group` ends groups.
 
 mod group;
-mod lines;
 
 use super::{HookCommand, HookError, HookRunner};
 use crate::event::{Output, Progress};
 use group::Group;
-use lines::Lines;
 use std::collections::VecDeque;
 use std::io::{BufRead as _, ErrorKind};
 use std::os::unix::fs::PermissionsExt as _;
@@ -139,7 +137,7 @@ async fn read(
     tail: Arc<Mutex<VecDeque<String>>>,
     stop: CancellationToken,
 ) {
-    let mut lines = Lines::default();
+    let mut lines = progress.lines();
     let mut tell = |line: String| {
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
         if tail.len() == TAIL {
@@ -158,6 +156,8 @@ async fn read(
             Ok(0) | Err(_) => break,
             Ok(length) => lines.push(&buffer[..length], &mut tell),
         }
+        // The program waits, so that what it prints does not pile up here.
+        progress.keep_up().await;
     }
     lines.finish(&mut tell);
 }

@@ -23,7 +23,7 @@ pub mod terminal;
 pub mod text;
 mod trap;
 
-use crate::event::{Acks, Event, EventKind};
+use crate::event::{Acks, Event, EventKind, Received};
 use crate::journal::Journal;
 use plain::Verbosity;
 use state::RunState;
@@ -34,7 +34,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use text::Paint;
 use time::OffsetDateTime;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 /// One report, drawn as the events come.
 pub trait Sink: Send {
@@ -66,7 +65,7 @@ const BATCH: usize = 4096;
 /// `journal` comes with the handle ([`crate::event::Events::acks`]) that tells [`crate::event::Events::record`] what is on
 /// disk; take it before the first event is sent. A journal that cannot be written is given up with a notice: the racks
 /// themselves still know how to go on.
-pub async fn drive(mut events: UnboundedReceiver<Event>, journal: Option<(Journal, Acks)>, sinks: Vec<Box<dyn Sink>>) -> RunState {
+pub async fn drive(mut events: Received, journal: Option<(Journal, Acks)>, sinks: Vec<Box<dyn Sink>>) -> RunState {
     let mut reports = Reports { journal, sinks, state: RunState::default() };
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

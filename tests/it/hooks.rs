@@ -1,6 +1,6 @@
 //! Hooks as real processes: what they are told, what is told of them, and that nothing of them stays.
 
-use offbuild::event::{Event, EventKind, Events, Output, Stage, Step};
+use offbuild::event::{EventKind, Events, Output, Received, Stage, Step};
 use offbuild::hooks::process::Processes;
 use offbuild::hooks::{HookCommand, HookError, HookRunner as _};
 use offbuild::names::AppName;
@@ -8,7 +8,6 @@ use offbuild::secret::{Redactor, Secret};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 /// Long enough never to be what ends a test's hook.
@@ -80,9 +79,9 @@ impl Hook {
     }
 }
 
-fn collect(result: Result<(), HookError>, receiver: &mut UnboundedReceiver<Event>) -> Ran {
+fn collect(result: Result<(), HookError>, receiver: &mut Received) -> Ran {
     let mut ran = Ran { result, out: Vec::new(), err: Vec::new(), notices: Vec::new() };
-    while let Ok(event) = receiver.try_recv() {
+    while let Some(event) = receiver.try_recv() {
         match event.kind {
             EventKind::Log { output: Output::Out, line, .. } => ran.out.push(line),
             EventKind::Log { output: Output::Err, line, .. } => ran.err.push(line),

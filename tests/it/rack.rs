@@ -6,7 +6,7 @@ mod server;
 mod staging;
 
 use offbuild::config::RackConfig;
-use offbuild::event::{Event, EventKind, Events, Evidence, LogOf, Progress, Stage, Step, Suspect};
+use offbuild::event::{EventKind, Events, Evidence, LogOf, Progress, Received, Stage, Step, Suspect};
 use offbuild::names::{AppName, CommitId, Digest, RackName, ReleaseId, Repository, ServiceName};
 use offbuild::rack::convox::Convox;
 use offbuild::rack::login::RackLogin;
@@ -18,7 +18,6 @@ use server::{Message, Reply, Script, Server};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -61,15 +60,15 @@ fn client(server: &Server) -> Convox {
     Convox::new(&config(None), login("http", &server.host), Duration::from_millis(20)).unwrap()
 }
 
-fn progress(stage: Stage) -> (Progress, UnboundedReceiver<Event>) {
+fn progress(stage: Stage) -> (Progress, Received) {
     let (events, receiver) = Events::new(Redactor::default());
     (events.progress(Step { app: AppName::new("web").unwrap(), rack: Some(rack_name()), service: None, stage }), receiver)
 }
 
 /// What was told, one line each.
-fn told(mut receiver: UnboundedReceiver<Event>) -> Vec<String> {
+fn told(mut receiver: Received) -> Vec<String> {
     let mut lines = Vec::new();
-    while let Ok(event) = receiver.try_recv() {
+    while let Some(event) = receiver.try_recv() {
         lines.push(match event.kind {
             EventKind::Log { line, .. } => line,
             EventKind::Notice { message, .. } => format!("notice: {message}"),

@@ -3,7 +3,7 @@
 //! A vertex is a step of BuildKit's graph. It is sent again whenever something of it changes; its log comes in pieces that do
 //! not end where lines do. Nothing here waits: the stream must be read as fast as it comes.
 
-use crate::event::{Output, Progress};
+use crate::event::{Lines, Output, Progress};
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexWarning};
 use std::collections::{BTreeMap, VecDeque};
@@ -11,8 +11,6 @@ use std::time::Duration;
 
 /// Lines of the failing step that an error carries.
 const TAIL: usize = 20;
-/// A line longer than this, in bytes, is shown in pieces.
-const LONGEST_LINE: usize = 16 * 1024;
 
 /// All steps of one build so far.
 pub(super) struct Steps {
@@ -22,14 +20,13 @@ pub(super) struct Steps {
     failed: Vec<String>,
 }
 
-#[derive(Default)]
 struct Step {
     name: String,
     error: String,
     /// What was told last: started, done, cached.
     told: Option<(Option<Timestamp>, bool, bool)>,
     /// The line each output is in the middle of.
-    open: [Vec<u8>; 2],
+    open: [Lines; 2],
     tail: VecDeque<String>,
     clipped: bool,
 }
@@ -74,7 +71,7 @@ impl Steps {
     }
 
     fn vertex(&mut self, vertex: Vertex) {
-        let step = self.steps.entry(vertex.digest.clone()).or_default();
+        let step = Step::of(&mut self.steps, &vertex.digest, &self.progress);
         let done = vertex.completed.is_some();
         let failed = !vertex.error.is_empty();
         step.name = vertex.name;
@@ -112,40 +109,45 @@ impl Steps {
     }
 
     fn log(&mut self, log: &VertexLog) {
-        let step = self.steps.entry(log.vertex.clone()).or_default();
+        let step = Step::of(&mut self.steps, &log.vertex, &self.progress);
         if !step.clipped && contains(&log.msg, b"[output clipped, log limit ") {
             step.clipped = true;
             self.progress.notice(format!("BuildKit clipped the log of `{}`; its last lines may be missing", step.name));
         }
         let output = usize::from(log.stream == 2);
-        for piece in log.msg.split_inclusive(|byte| *byte == b'\n') {
-            step.open[output].extend_from_slice(piece);
-            if piece.ends_with(b"\n") || step.open[output].len() > LONGEST_LINE {
-                step.tell(output, &self.progress);
-            }
-        }
+        step.tell(output, &self.progress, |lines, tell| lines.push(&log.msg, tell));
     }
 }
 
 impl Step {
-    fn tell(&mut self, output: usize, progress: &Progress) {
-        let bytes = std::mem::take(&mut self.open[output]);
-        let text = String::from_utf8_lossy(&bytes);
-        let text = text.trim_end_matches(['\n', '\r']);
-        // A progress bar draws over itself: what is left of it is what comes after the last return.
-        let line = text.rsplit('\r').next().unwrap_or_default();
-        progress.log(if output == 1 { Output::Err } else { Output::Out }, line);
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line.to_owned());
+    /// The step of this digest, begun when it is new.
+    fn of<'s>(steps: &'s mut BTreeMap<String, Self>, digest: &str, progress: &Progress) -> &'s mut Self {
+        let begin = || Self {
+            name: String::new(),
+            error: String::new(),
+            told: None,
+            open: [progress.lines(), progress.lines()],
+            tail: VecDeque::new(),
+            clipped: false,
+        };
+        steps.entry(digest.to_owned()).or_insert_with(begin)
+    }
+
+    /// Tells the lines that `take` gets out of an output.
+    fn tell(&mut self, output: usize, progress: &Progress, take: impl FnOnce(&mut Lines, &mut dyn FnMut(String))) {
+        let Self { open, tail, .. } = self;
+        take(&mut open[output], &mut |line| {
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(line.clone());
+            progress.log(if output == 1 { Output::Err } else { Output::Out }, line);
+        });
     }
 
     fn flush(&mut self, progress: &Progress) {
         for output in [0, 1] {
-            if !self.open[output].is_empty() {
-                self.tell(output, progress);
-            }
+            self.tell(output, progress, |lines, tell| lines.finish(tell));
         }
     }
 }
@@ -187,7 +189,7 @@ mod tests {
         messages.into_iter().for_each(|message| steps.take(message));
         steps.finish();
         let mut lines = Vec::new();
-        while let Ok(event) = receiver.try_recv() {
+        while let Some(event) = receiver.try_recv() {
             lines.push(match event.kind {
                 EventKind::Log { output, line, .. } => format!("{output:?} {line}"),
                 EventKind::Notice { message, .. } => format!("notice {message}"),

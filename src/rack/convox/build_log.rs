@@ -3,9 +3,9 @@
 //! The log stream is for people only: it may end early, begin with a refusal, start over, or never close. Looks at the build
 //! decide. When the build has ended, the stored log fills in what the stream did not show.
 
-use super::socket::{Lines, LogStream, Piece};
+use super::socket::{LogStream, Piece};
 use super::{Convox, wire};
-use crate::event::{Output, Progress};
+use crate::event::{Lines, Output, Progress};
 use crate::names::BuildId;
 use crate::rack::RackError;
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl Convox {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<wire::Build, RackError> {
-        let mut log = BuildLog::default();
+        let mut log = BuildLog::new(progress);
         let mut stream = None;
         // A stream that was refused or ended early is asked for again, but not all the time.
         let mut open_from = Instant::now();
@@ -39,6 +39,8 @@ impl Convox {
                 piece = next(&mut stream) => {
                     if let Some(Piece::Output(bytes)) = &piece {
                         log.show(bytes, progress);
+                        // The rack waits, so that what it sends does not pile up here.
+                        progress.keep_up().await;
                         continue;
                     }
                     stream = None;
@@ -162,7 +164,6 @@ async fn next(stream: &mut Option<LogStream>) -> Option<Piece> {
 }
 
 /// What was shown of a build's log, and the cause of its failure as far as it told.
-#[derive(Debug, Default)]
 struct BuildLog {
     lines: Lines,
     /// Bytes shown.
@@ -176,6 +177,10 @@ struct BuildLog {
 }
 
 impl BuildLog {
+    fn new(progress: &Progress) -> Self {
+        Self { lines: progress.lines(), seen: 0, skip: 0, tail: Vec::new(), last: String::new(), error: None }
+    }
+
     fn start_over(&mut self) {
         self.skip = self.seen;
     }
@@ -187,9 +192,9 @@ impl BuildLog {
         self.seen += bytes.len();
         self.tail.extend_from_slice(bytes);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL));
-        for line in self.lines.push(bytes) {
-            self.line(line, progress);
-        }
+        let mut lines = Vec::new();
+        self.lines.push(bytes, &mut |line| lines.push(line));
+        lines.into_iter().for_each(|line| self.line(line, progress));
     }
 
     /// Shows what of the stored log was not shown yet. The place is where the stored log has the end of what was shown; a live
@@ -208,7 +213,9 @@ impl BuildLog {
     }
 
     fn end(&mut self, progress: &Progress) {
-        if let Some(line) = self.lines.finish() {
+        let mut last = None;
+        self.lines.finish(&mut |line| last = Some(line));
+        if let Some(line) = last {
             self.line(line, progress);
         }
     }
@@ -242,12 +249,12 @@ mod tests {
         let (events, mut receiver) = Events::new(Redactor::default());
         let step = Step { app: AppName::new("web").unwrap(), rack: None, service: None, stage: Stage::Stage };
         let progress = events.progress(step);
-        let mut log = BuildLog::default();
+        let mut log = BuildLog::new(&progress);
         log.show(live.as_bytes(), &progress);
         log.show_unseen(stored.as_bytes(), &progress);
         log.end(&progress);
         let mut lines = Vec::new();
-        while let Ok(event) = receiver.try_recv() {
+        while let Some(event) = receiver.try_recv() {
             if let EventKind::Log { line, .. } = event.kind {
                 lines.push(line);
             }

@@ -5,7 +5,7 @@ use crate::support::services::{PASSWORD, Registry as RealRegistry, USER, free_po
 use crate::support::{sh, unique};
 use offbuild::build::docker::{Docker, Env};
 use offbuild::build::{BuildError, Builder as _, ImageBuild, NamedContext, SecretSource, SshSource};
-use offbuild::event::{Event, EventKind, Events, Progress, Stage, Step};
+use offbuild::event::{EventKind, Events, Progress, Received, Stage, Step};
 use offbuild::names::{AppName, Digest, ImageId, ImageRef, Repository};
 use offbuild::registry::{CreateOptions, Login, Registry, RegistryError};
 use offbuild::secret::{Redactor, Secret};
@@ -14,7 +14,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 mod builds;
@@ -73,7 +72,7 @@ impl Drop for Bench {
 /// Everything an adapter told about a step.
 struct Told {
     progress: Progress,
-    events: UnboundedReceiver<Event>,
+    events: Received,
 }
 
 impl Told {
@@ -86,7 +85,7 @@ impl Told {
     /// What was told since the last time, a line each.
     fn lines(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        while let Ok(event) = self.events.try_recv() {
+        while let Some(event) = self.events.try_recv() {
             lines.push(line(event.kind));
         }
         lines

@@ -1,8 +1,10 @@
 //! A stream of bytes, cut into lines as people see them.
 //!
 //! A carriage return starts the line over, as on a terminal, so that a progress bar is one line and not thousands. What
-//! is no UTF-8 is replaced. A line that does not end is cut, at a blank where there is one near, so that no value is torn
-//! apart before it can be masked.
+//! is no UTF-8 is replaced. A line that does not end is cut, at a blank where there is one near, and never within what may be a
+//! value that is masked.
+
+use crate::secret::Redactor;
 
 /// The longest line, in bytes.
 const LONGEST: usize = 16 << 10;
@@ -10,15 +12,21 @@ const LONGEST: usize = 16 << 10;
 const NEAR: usize = 4 << 10;
 
 /// The line that is under way.
-#[derive(Default)]
 pub struct Lines {
     line: Vec<u8>,
     returned: bool,
+    redactor: Redactor,
 }
 
 impl Lines {
+    /// No line yet. `redactor` says where a line may be cut.
+    #[must_use]
+    pub fn new(redactor: Redactor) -> Self {
+        Self { line: Vec::new(), returned: false, redactor }
+    }
+
     /// Takes more bytes and tells the lines they complete.
-    pub fn push(&mut self, mut bytes: &[u8], tell: &mut impl FnMut(String)) {
+    pub fn push(&mut self, mut bytes: &[u8], tell: &mut (impl FnMut(String) + ?Sized)) {
         while let Some(&first) = bytes.first() {
             match first {
                 b'\n' => {
@@ -43,19 +51,28 @@ impl Lines {
             self.line.extend_from_slice(&bytes[..taken]);
             bytes = &bytes[taken..];
             if self.line.len() == LONGEST && bytes.first().is_some_and(|b| !matches!(b, b'\n' | b'\r')) {
-                self.tell(cut(&self.line), tell);
+                self.tell(self.cut(), tell);
             }
         }
     }
 
     /// Tells the last line, when it has no end.
-    pub fn finish(&mut self, tell: &mut impl FnMut(String)) {
+    pub fn finish(&mut self, tell: &mut (impl FnMut(String) + ?Sized)) {
         if !self.line.is_empty() {
             self.tell(self.line.len(), tell);
         }
     }
 
-    fn tell(&mut self, length: usize, tell: &mut impl FnMut(String)) {
+    /// Where the line is cut: before the beginning of a value, however far back, unless all of it may be one.
+    fn cut(&self) -> usize {
+        let end = cut(&self.line);
+        match self.redactor.cut(&self.line[..end]) {
+            0 => end,
+            before => before,
+        }
+    }
+
+    fn tell(&mut self, length: usize, tell: &mut (impl FnMut(String) + ?Sized)) {
         tell(String::from_utf8_lossy(&self.line[..length]).into_owned());
         self.line.drain(..length);
     }
@@ -78,7 +95,7 @@ mod tests {
     use super::*;
 
     fn lines(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut lines, mut told) = (Lines::default(), Vec::new());
+        let (mut lines, mut told) = (Lines::new(Redactor::default()), Vec::new());
         for chunk in chunks {
             lines.push(chunk, &mut |line| told.push(line));
         }
@@ -116,6 +133,19 @@ mod tests {
         assert!(told.len() >= 3);
         assert_eq!(lines(&[&[0x80; 40_000]]).concat().chars().count(), 40_000);
         assert_eq!(lines(&["x".repeat(LONGEST).as_bytes(), b"\n"]).len(), 1);
+    }
+
+    #[test]
+    fn no_line_is_cut_within_a_value() {
+        let value = "correct horse battery staple";
+        for before in LONGEST - 40..LONGEST + 10 {
+            let redactor = Redactor::default();
+            redactor.register(&crate::secret::Secret::new(value));
+            let (mut lines, mut told) = (Lines::new(redactor), Vec::new());
+            lines.push(format!("{}{value}{}", "x".repeat(before), "y".repeat(100)).as_bytes(), &mut |line| told.push(line));
+            lines.finish(&mut |line| told.push(line));
+            assert_eq!(told.iter().filter(|line| line.contains(value)).count(), 1, "behind {before}");
+        }
     }
 
     proptest::proptest! {
