@@ -49,6 +49,8 @@ pub const SHORTEST_MASKED: usize = 6;
 /// Values longer than this, in bytes, are not masked: nobody's password, and looking for them would cost everybody's memory.
 pub const LONGEST_MASKED: usize = 64 << 10;
 
+/// What a URL has before its userinfo, whose password is masked whoever it is.
+const URL: &str = "://";
 /// What stands in a value's place.
 const MASK: &str = "***";
 
@@ -104,7 +106,7 @@ impl Redactor {
     #[must_use]
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let values = self.values();
-        if values.sets.is_empty() {
+        if values.sets.is_empty() && !text.contains(URL) {
             return Cow::Borrowed(text);
         }
         let mut carry = String::new();
@@ -128,7 +130,7 @@ impl Redactor {
     #[must_use]
     pub fn redact_line<'t>(&self, line: &'t str, carry: &mut String) -> Cow<'t, str> {
         let values = self.values();
-        if values.sets.is_empty() { Cow::Borrowed(line) } else { line_of(&values.sets, line, carry, true) }
+        line_of(&values.sets, line, carry, true)
     }
 
     /// Where to cut a line that is too long: at or before `bytes`' end, so that no value is cut in two.
@@ -173,6 +175,9 @@ fn line_of<'t>(sets: &[Set], line: &'t str, carry: &mut String, mask_tail: bool)
         tail = tail.longer(found);
         // Nearly no line has escapes, so this is rare.
         decoded::search(line, set, |range| ranges.push(range));
+    }
+    if line.contains(URL) {
+        forms::passwords_of_urls(line, |range| ranges.push(range));
     }
     if mask_tail && tail.telling {
         let start = joined.len() - tail.tail;

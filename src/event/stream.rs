@@ -198,7 +198,10 @@ impl Events {
         }
         let left_out = backlog.left_out.swap(0, Ordering::Relaxed);
         if left_out > 0 {
-            let message = format!("{} of output left out: the reports did not keep up", count(usize::try_from(left_out).unwrap_or(usize::MAX), "line"));
+            let message = format!(
+                "{} of output left out: the reports did not keep up",
+                count(usize::try_from(left_out).unwrap_or(usize::MAX), "line")
+            );
             send(EventKind::Notice { step: None, message }, None);
         }
         if size > 0 {
@@ -280,7 +283,15 @@ fn redacted(mut kind: EventKind, redactor: &Redactor) -> EventKind {
                 mask(error);
             }
         }
-        EventKind::PromoteEvidence { evidence, .. } => evidence.texts().for_each(mask),
+        EventKind::PromoteEvidence { evidence, .. } => {
+            // Lines of logs for the most part: a value may go from one to the next.
+            let mut carry = String::new();
+            for text in evidence.texts() {
+                if let Cow::Owned(masked) = redactor.redact_line(text, &mut carry) {
+                    *text = masked;
+                }
+            }
+        }
         EventKind::TargetPlanned { reasons, base_source, .. } => {
             mask(base_source);
             reasons.iter_mut().for_each(mask);

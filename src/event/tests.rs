@@ -177,3 +177,74 @@ async fn record_waits_for_the_journal_and_for_nobody_else() {
     drop((acks, receiver)); // the consumer is gone
     waiting.await.unwrap();
 }
+
+#[test]
+fn lines_nobody_takes_are_left_out_and_counted_and_nothing_else_is() {
+    let (events, mut receiver) = Events::new(Redactor::default());
+    let progress = events.progress(step(Stage::BeforeBuild));
+    // Twice what may wait.
+    for _ in 0..2048 {
+        progress.log(Output::Out, "x".repeat(64 << 10));
+    }
+    progress.notice("kept");
+    let mut batch = Vec::new();
+    while let Some(event) = receiver.try_recv() {
+        batch.push(event);
+    }
+    let lines = batch.iter().filter(|event| matches!(event.kind, EventKind::Log { .. })).count();
+    assert!((1000..=1030).contains(&lines), "{lines}");
+    assert!(batch.iter().enumerate().all(|(at, event)| event.seq == at as u64));
+    let told: Vec<String> = batch[lines..]
+        .iter()
+        .map(|event| match &event.kind {
+            EventKind::Notice { message, .. } => message.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [format!("{} lines of output left out: the reports did not keep up", 2048 - lines), "kept".to_owned()]);
+    // What was taken makes room.
+    progress.log(Output::Out, "more");
+    assert!(matches!(receiver.try_recv().unwrap().kind, EventKind::Log { line, .. } if line == "more"));
+}
+
+#[tokio::test]
+async fn who_can_wait_waits_for_reports_that_go_on_and_for_no_others() {
+    let (events, mut receiver) = Events::new(Redactor::default());
+    let progress = events.progress(step(Stage::BeforeBuild));
+    progress.keep_up().await;
+    let much = || (0..200).for_each(|_| progress.log(Output::Out, "x".repeat(64 << 10)));
+    much();
+    let waiting = tokio::spawn({
+        let progress = progress.clone();
+        async move { progress.keep_up().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    while receiver.try_recv().is_some() {}
+    waiting.await.unwrap();
+    much();
+    drop(receiver); // nobody will take anything
+    progress.keep_up().await;
+}
+
+#[test]
+fn a_value_folded_over_lines_is_masked_per_output() {
+    let (events, mut receiver) = Events::new(Redactor::default());
+    events.redactor().register(&Secret::new("correct-horse-battery-staple"));
+    let progress = events.progress(step(Stage::BeforeBuild));
+    let mut lines = progress.lines();
+    // The other output comes in between.
+    for piece in ["it: correct-ho", "rse-bat\n  tery-staple end\n", "corr\n"] {
+        lines.push(piece.as_bytes(), &mut |line| {
+            progress.log(Output::Out, line);
+            progress.log(Output::Err, "error output");
+        });
+    }
+    let mut told = Vec::new();
+    while let Some(event) = receiver.try_recv() {
+        if let EventKind::Log { output: Output::Out, line, .. } = event.kind {
+            told.push(line);
+        }
+    }
+    assert_eq!(told, ["it: ***", "  *** end", "corr"]);
+}

@@ -9,7 +9,7 @@ use super::ecr::EcrApi;
 use super::http::{Answer, Http, Request};
 use super::shared::{Fetched, Shared};
 use super::{Login, RegistryError};
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::WWW_AUTHENTICATE;
@@ -35,6 +35,13 @@ impl Logins {
         match self {
             Self::Docker(docker) => docker.get(fresh).await,
             Self::Ecr(ecr) => ecr.token(fresh).await.map(Some),
+        }
+    }
+
+    fn redactor(&self) -> &Redactor {
+        match self {
+            Self::Docker(docker) => docker.redactor(),
+            Self::Ecr(ecr) => ecr.redactor(),
         }
     }
 }
@@ -143,6 +150,7 @@ impl Auth {
         let (text, seconds) = token
             .and_then(|token| Some((token.token.or(token.access_token)?, token.expires_in)))
             .ok_or_else(|| self.failed(format!("`{realm}` answered without a token")))?;
+        self.logins.redactor().register(&Secret::new(text.as_str()));
         // 60 s is the specification's default. A fifth is left for the request the token is for.
         let good_for = Duration::from_secs(seconds.unwrap_or(60).max(10)) * 4 / 5;
         Ok(Fetched { value: Secret::new(format!("Bearer {text}")), until: Some(asked + good_for) })

@@ -60,6 +60,11 @@ impl DockerLogins {
         Self { host, env, redactor, cached: Shared::default() }
     }
 
+    /// What masks its logins.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
     /// The login; `None` when there is none. `fresh` reads the file and asks the helper again.
     pub async fn get(&self, fresh: bool) -> Result<Option<Login>, RegistryError> {
         let fetch = async {

@@ -49,6 +49,11 @@ impl EcrApi {
         Self { host, at, redactor, answer, client: OnceCell::new(), token: Shared::default() }
     }
 
+    /// What masks its logins.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
     /// The login for pushes and pulls; `fresh` asks for one that is newer than this call.
     pub async fn token(&self, fresh: bool) -> Result<Login, RegistryError> {
         self.token.get(fresh, self.fetch_token()).await

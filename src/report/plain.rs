@@ -138,8 +138,6 @@ impl<W: Write> Plain<W> {
 
     /// A prefixed line: with something before it, it cannot be a workflow command of the runner.
     fn write_log(&mut self, subject: &str, line: &str) -> io::Result<()> {
-        // The runner also finds its older commands, `##[error]`, in the middle of a line.
-        let line = if self.options.github { line.replace("##[", "# #[") } else { line.to_owned() };
         writeln!(self.out, "{} {line}", self.options.paint.dim(&format!("{subject} |")))
     }
 
@@ -413,7 +411,7 @@ mod tests {
         web/web: build started (apps/web/Dockerfile)
         web/web | => [1/3] FROM ruby:3.4 cached
         web/web | Fetching rake 13.2.1
-        web/web | ::error::not from us ##[error]neither
+        web/web | ::error::not from us # #[error]neither
         web/web | => [2/3] RUN bundle install error: exit code: 5
         web/web: build failed after 4.0s: `RUN bundle install` ended with 5
         worker/web: build started (apps/web/Dockerfile)

@@ -12,7 +12,8 @@ pub fn transferred(current: u64, total: Option<u64>) -> String {
 }
 
 /// A line of a program's output as one safe line: what a carriage return left visible, without escape sequences and
-/// control characters, so that it can neither move the cursor nor recolour what follows.
+/// control characters, so that it can neither move the cursor nor recolour what follows; nor command a CI's runner, some of which
+/// look for `##[` and `##vso[` anywhere in a line.
 #[must_use]
 pub fn clean(line: &str) -> String {
     let visible = line.split('\r').rev().find(|part| !part.is_empty()).unwrap_or("");
@@ -40,7 +41,7 @@ pub fn clean(line: &str) -> String {
             c => out.push(c),
         }
     }
-    out
+    if out.contains("##") { out.replace("##[", "# #[").replace("##vso[", "# #vso[") } else { out }
 }
 
 /// Characters that reorder or hide text.
@@ -178,6 +179,7 @@ mod tests {
             ("\u{202e}evil", "evil"),
             ("\u{1b}", ""),
             ("\u{1b}[", ""),
+            ("a ##[error]b ##\u{1b}[0m[group] ##vso[x]y ## c", "a # #[error]b # #[group] # #vso[x]y ## c"),
         ];
         for (line, wanted) in cases {
             assert_eq!(clean(line), wanted, "{line:?}");

@@ -52,7 +52,7 @@ pub(super) fn confirm_racks(world: &World, changed: &BTreeSet<&RackName>, shown:
         return Err(Error::refused(format!("rack {racks} is protected")).hint("deploy to it with --yes"));
     }
     let mut stderr = std::io::stderr();
-    let asked = write!(stderr, "{shown}\n{doing} protected rack {racks}? [y/N] ").and_then(|()| stderr.flush());
+    let asked = write!(stderr, "{}\n{doing} protected rack {racks}? [y/N] ", super::tell::safe(shown)).and_then(|()| stderr.flush());
     let mut answer = String::new();
     let answered = asked.and_then(|()| std::io::stdin().read_line(&mut answer));
     match (answered, answer.trim()) {
@@ -78,10 +78,6 @@ pub(super) async fn carry_out(
     if !plan.builds.is_empty() {
         builder.probe().await.map_err(engine_error)?;
     }
-    for rack in racks.values() {
-        world.redactor.register(&rack.hook_login().1);
-    }
-    world.mask_secrets(plan.builds.iter().map(|build| &build.build));
     // From here on a signal is heard: whoever waits for a lock gives back what it has.
     let mut signals = signals()?;
     let mut locks = Locks::none();
@@ -117,6 +113,7 @@ async fn locked(
     began: Instant,
 ) -> Result<u8> {
     let root = world.history.root();
+    let unmasked = world.mask_secrets(&ports.racks, plan);
     // Before the journal: a file that cannot be written must not leave the journal of a run that never was.
     let sinks = sinks(global, world, how)?;
     let journal = Journal::create(root, &plan.run)?;
@@ -125,6 +122,7 @@ async fn locked(
     let acks = events.acks();
     let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
     tell_plan(plan, how, guards, &events).await;
+    unmasked.into_iter().for_each(|message| events.send(EventKind::Notice { step: None, message }));
     let limit = world.config.limits.run.map(|whole| Limit { whole, left: whole.saturating_sub(began.elapsed()) });
     let ended = deploy::run(Arc::clone(plan), ports, &events, signals, limit).await;
     let code = exit_code(plan, &ended, guards);
@@ -133,7 +131,7 @@ async fn locked(
     let state = shown.await.unwrap_or_default();
     if let Err(error) = report_files(&state, &written, how) {
         // What was deployed is deployed, whatever became of the report.
-        eprintln!("warning: {error}");
+        super::tell(format!("warning: {error}"));
     }
     Ok(code)
 }
@@ -285,7 +283,7 @@ fn report_files(state: &RunState, journal: &Path, how: &How) -> Result<()> {
     if how.output.format == Format::Json {
         let mut text = Vec::new();
         report::json::Report::of(state).write(&mut text).map_err(|error| Error::failed("the report cannot be made").because(error))?;
-        super::print(&String::from_utf8_lossy(&text))?;
+        super::print_data(&String::from_utf8_lossy(&text))?;
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ fn tell(answer: &Answer, global: &Global, args: &Changed) -> Result<u8> {
     match args.format {
         ChangedFormat::Text => {
             for note in &answer.notes {
-                eprintln!("note: {note}");
+                super::tell(format!("note: {note}"));
             }
             super::print(&text(answer, global.verbose))?;
         }
@@ -90,8 +90,8 @@ fn tell(answer: &Answer, global: &Global, args: &Changed) -> Result<u8> {
             let lines: String = answer.names.iter().map(|name| format!("{name}\n")).collect();
             super::print(&lines)?;
         }
-        ChangedFormat::Json => drop(super::print(&format!("{:#}\n", report(answer)))?),
-        ChangedFormat::Matrix => drop(super::print(&format!("{}\n", github::matrix(&answer.changed())))?),
+        ChangedFormat::Json => drop(super::print_data(&format!("{:#}\n", report(answer)))?),
+        ChangedFormat::Matrix => drop(super::print_data(&format!("{}\n", github::matrix(&answer.changed())))?),
     }
     tell_github(answer)?;
     Ok(u8::from(args.exit_code && !answer.names.is_empty()))

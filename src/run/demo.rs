@@ -61,7 +61,7 @@ type Signals = UnboundedReceiver<Signal>;
 /// Runs the demo.
 pub(super) async fn demo(args: &DemoArgs) -> Result<u8> {
     let env = environment();
-    let registries = Arc::new(Registries::new(BTreeMap::new(), Arc::clone(&env), Redactor::default()));
+    let registries = Arc::new(Registries::new(BTreeMap::new(), Arc::clone(&env), Redactor::of_process()));
     let engine = Docker::connect(Arc::clone(&env), home(&env).as_deref(), registries).map_err(super::carry_out::engine_error)?;
     let info = engine.probe().await.map_err(super::carry_out::engine_error)?;
     let place = tempfile::Builder::new().prefix("offbuild-demo-").tempdir();
@@ -108,13 +108,13 @@ async fn show(repo: &Path, sandbox: &Running, env: &Env, signals: &mut Signals) 
 }
 
 fn say(text: &str) {
-    eprintln!("\n== {text}");
+    super::tell(format!("\n== {text}"));
 }
 
 /// Runs this very program on the repository, with the sandbox's variables in its environment. A signal is handed on to it; what it
 /// leaves is cleaned up here.
 async fn offbuild(repo: &Path, sandbox: &Running, env: &Env, signals: &mut Signals, args: &[&str]) -> Result<()> {
-    eprintln!("\n$ offbuild {}", args.join(" "));
+    super::tell(format!("\n$ offbuild {}", args.join(" ")));
     let program = std::env::current_exe().map_err(|error| Error::unusable("this program cannot be found again").because(error))?;
     let variables: BTreeMap<String, String> =
         sandbox.environment().into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect();

@@ -228,7 +228,7 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
         plan.notes.extend(super::locks::notes(&plan, &racks).await);
         return match how.output.format {
             Format::Text => super::print(&show::text(&plan, global.verbose)),
-            Format::Json => super::print(&format!("{:#}\n", show::json(&plan))),
+            Format::Json => super::print_data(&format!("{:#}\n", show::json(&plan))),
         };
     }
     let plan = Arc::new(plan);

@@ -78,7 +78,7 @@ pub(super) async fn doctor(global: &Global, args: &DoctorArgs) -> Result<u8> {
         checks.push(engine(&registries).await);
     }
     match args.format {
-        Format::Json => super::print(&format!("{:#}\n", serde_json::json!({"version": FORMAT_VERSION, "checks": checks})))?,
+        Format::Json => super::print_data(&format!("{:#}\n", serde_json::json!({"version": FORMAT_VERSION, "checks": checks})))?,
         Format::Text => super::print(&text(&checks))?,
     };
     let failed = checks.iter().any(|check| check.health == Health::Fail);

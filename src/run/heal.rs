@@ -34,7 +34,7 @@ pub(super) async fn heal(global: &Global, args: &cli::Heal) -> Result<u8> {
         match live {
             Ok(live) => traps.extend(Trap::of(live).map(|trap| (target.clone(), trap))),
             Err(error) => {
-                eprintln!("{target}: {error}");
+                super::tell(format!("{target}: {error}"));
                 code = Kind::Unusable.exit_code();
             }
         }
@@ -74,7 +74,7 @@ async fn heal_all(places: &[Place]) -> Result<u8> {
             // Somebody released it meanwhile.
             Ok(None) => drop(super::print(&format!("{target}: nothing to heal any more\n"))?),
             Err(error) => {
-                eprintln!("{}", rack_error(error));
+                super::tell(rack_error(error));
                 code = Kind::Failed.exit_code();
             }
         }

@@ -26,7 +26,7 @@ pub(super) fn validate(global: &Global) -> Result<u8> {
     read::image_places(&world, &found)?;
     let targets = world.targets().count();
     for warning in found.iter().filter_map(|found| found.manifest.as_ref()).flat_map(|manifest| &manifest.warnings) {
-        eprintln!("warning: {}: {}", warning.place, warning.message);
+        super::tell(format!("warning: {}: {}", warning.place, warning.message));
     }
     super::print(&format!("{}, {}, no problems\n", count(found.len(), "app"), count(targets, "target")))
 }

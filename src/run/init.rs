@@ -19,7 +19,7 @@ pub(super) fn init(global: &Global, args: &InitArgs) -> Result<u8> {
     let root = here(global)?;
     let text = if args.full { config::EXAMPLE.to_owned() } else { written(&root)? };
     if args.dry_run || args.full {
-        return super::print(&text);
+        return super::print_data(&text);
     }
     let path = root.join(FILE_NAME);
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {

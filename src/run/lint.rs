@@ -28,12 +28,12 @@ pub(super) fn lint(global: &Global, args: &LintArgs) -> Result<u8> {
         Format::Text => {
             super::print(&text(&findings))?;
             if !global.quiet {
-                eprintln!("{}, {}, {}", count(errors, "error"), count(warnings, "warning"), count(notes, "note"));
+                super::tell(format!("{}, {}, {}", count(errors, "error"), count(warnings, "warning"), count(notes, "note")));
             }
         }
         Format::Json => {
             let answer = json!({"version": VERSION, "errors": errors, "warnings": warnings, "notes": notes, "findings": findings});
-            super::print(&format!("{answer:#}\n"))?;
+            super::print_data(&format!("{answer:#}\n"))?;
         }
     }
     Ok(if errors > 0 { Kind::Failed.exit_code() } else { 0 })

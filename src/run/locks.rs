@@ -46,7 +46,7 @@ impl Locks {
     /// Takes the locks of every target something is changed for. They have to be given back also when this fails.
     pub(super) async fn take(&mut self, world: &World, taking: Taking) -> Result<()> {
         let Taking { holder, places, wait, over_freezes } = taking;
-        let notice = |text: String| eprintln!("{text}");
+        let notice = |text: String| super::tell(text);
         let names: BTreeSet<RackName> = places.iter().map(|place| place.target.rack.clone()).collect();
         let began = tokio::time::Instant::now();
         self.local = Arc::new(lock::acquire(world.history.root(), &names, &holder, wait, &notice).await?);
@@ -143,7 +143,7 @@ async fn selected(global: &Global, selection: &cli::Selection) -> Result<(World,
     for (target, app, rack, found) in looked.await {
         match found {
             Ok(standing) => selected.push(Selected { target, app, rack, standing }),
-            Err(RackError::NoApp { .. }) => eprintln!("`{target}` is not on its rack, and is left out"),
+            Err(RackError::NoApp { .. }) => super::tell(format!("`{target}` is not on its rack, and is left out")),
             Err(error) => return Err(rack_error(error)),
         }
     }
@@ -178,7 +178,7 @@ pub(super) async fn lock(global: &Global, args: LockArgs) -> Result<u8> {
         freeze::set(&*one.rack, &one.app, &freeze).await.map_err(rack_error)?;
         out.push_str(&format!("{} {}\n", one.target, freeze.describe(since)));
         if let Some(lease) = &one.standing.lease {
-            eprintln!("`{}` is {}: what it has not promoted yet, it will not", one.target, lease.describe(one.standing.now));
+            super::tell(format!("`{}` is {}: what it has not promoted yet, it will not", one.target, lease.describe(one.standing.now)));
         }
     }
     super::print(&out)
@@ -206,7 +206,7 @@ pub(super) async fn unlock(global: &Global, args: UnlockArgs) -> Result<u8> {
                     Error::new(Kind::Locked, format!("a run deploys to `{target}`, which `lock` did not set")).because(lease.describe(now)),
                 );
             }
-            Some(lease) => eprintln!("`{target}` is still {}", lease.describe(now)),
+            Some(lease) => super::tell(format!("`{target}` is still {}", lease.describe(now))),
             None if standing.freeze.is_none() => out.push_str(&format!("{target} was not locked\n")),
             None => {}
         }

@@ -24,19 +24,26 @@ mod resume;
 mod rollback;
 mod rules;
 mod sandbox;
+mod tell;
 mod why;
 mod world;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Kind, Result};
 use clap::{CommandFactory as _, Parser as _};
-use std::io::Write as _;
+use std::borrow::Cow;
 use std::process::ExitCode;
+use tell::{print, print_data, tell};
 
 /// Runs the program with the process's arguments and environment.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    tell::report_panics();
+    tell::mask_environment();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misread(&error),
+    };
     if let Command::Changed(args) = &cli.command
         && let Some(result) = changed::offline(&cli.global, args).transpose()
     {
@@ -47,7 +54,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime cannot be started: {error}");
+            tell(format!("error: the runtime cannot be started: {error}"));
             return ExitCode::from(Kind::Unusable.exit_code());
         }
     };
@@ -60,14 +67,24 @@ pub fn main() -> ExitCode {
     ended(result, exit_code_mode)
 }
 
+/// What clap says of the command line: help, the version, or what is wrong, which repeats words of it.
+fn misread(error: &clap::Error) -> ExitCode {
+    let words = error.render().to_string();
+    if let Cow::Owned(masked) = crate::secret::Redactor::of_process().redact(&words) {
+        tell(masked);
+    } else {
+        // As clap does it itself, colours and pager-friendly outputs included. Nobody is left to tell when it fails.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 /// `changed --exit-code` has 1 for "some changed", so with `one_is_an_answer` errors are all 2.
 fn ended(result: Result<u8>, one_is_an_answer: bool) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let mut stderr = std::io::stderr().lock();
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(stderr, "error: {error}");
+            tell(format!("error: {error}"));
             ExitCode::from(if one_is_an_answer { 2 } else { error.kind.exit_code() })
         }
     }
@@ -92,7 +109,7 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Validate => info::validate(&global),
         Command::Config(args) => info::config(&global, &args),
         Command::Init(args) => init::init(&global, &args),
-        Command::Schema => print(&format!("{:#}\n", crate::config::schema())),
+        Command::Schema => print_data(&format!("{:#}\n", crate::config::schema())),
         Command::History => past::history(&global),
         Command::Show(args) => past::show(&global, &args),
         Command::Report(args) => past::report(&global, &args),
@@ -101,25 +118,14 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "offbuild", &mut script);
-            print(&String::from_utf8_lossy(&script))
+            print_data(&String::from_utf8_lossy(&script))
         }
         Command::Man => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command())
                 .render(&mut page)
                 .map_err(|error| crate::error::Error::failed("the manual page cannot be made").because(error))?;
-            print(&String::from_utf8_lossy(&page))
+            print_data(&String::from_utf8_lossy(&page))
         }
-    }
-}
-
-/// Writes data to standard output. A closed pipe (`| head`) is the reader's way to say that it has enough.
-fn print(text: &str) -> Result<u8> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(crate::error::Error::failed("standard output cannot be written").because(error))
-        }
-        _ => Ok(0),
     }
 }

@@ -29,7 +29,7 @@ fn columns() -> usize {
 
 pub(super) fn show(global: &Global, args: &RunArgs) -> Result<u8> {
     let options = summary::Options { verbose: true, width: columns(), ..summary::Options::default() };
-    super::print(&summary::render(&state(global, &args.run)?, &options))
+    super::print_data(&summary::render(&state(global, &args.run)?, &options))
 }
 
 pub(super) fn report(global: &Global, args: &ReportArgs) -> Result<u8> {

@@ -25,6 +25,7 @@ use crate::yaml::{Problem, excerpt};
 use futures_util::stream::{self, StreamExt as _};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead as _;
 use std::sync::Arc;
 
 /// Reads of racks and registries under way at once.
@@ -358,13 +359,22 @@ pub(super) fn fetch(world: &World, judgement: &Judgement) -> Result<bool> {
     }
     for command in &commands {
         let Some((program, args)) = command.0.split_first() else { continue };
-        eprintln!("$ {command}");
-        let status = std::process::Command::new(program)
+        super::tell(format!("$ {command}"));
+        let unusable = |error: std::io::Error| Error::unusable(format!("`{command}` cannot be run")).because(error);
+        let mut child = std::process::Command::new(program)
             .args(args)
             .current_dir(world.history.root())
             .stdin(std::process::Stdio::null())
-            .status()
-            .map_err(|error| Error::unusable(format!("`{command}` cannot be run")).because(error))?;
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .map_err(unusable)?;
+        // What git says may hold the login of a remote's URL.
+        for line in child.stderr.take().into_iter().flat_map(|pipe| std::io::BufReader::new(pipe).split(b'\n')).map_while(|line| line.ok())
+        {
+            super::tell(String::from_utf8_lossy(&line));
+        }
+        let status = child.wait().map_err(unusable)?;
         if !status.success() {
             return Err(Error::unusable(format!("`{command}` failed ({status})")).hint("run it by hand to see why, then deploy again"));
         }

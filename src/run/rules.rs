@@ -169,7 +169,7 @@ impl Repository {
         if let Err(error) = self.keep(ASKED, &asked).and_then(|()| self.keep(RULES, &rules))
             && global.verbose
         {
-            eprintln!("note: the rules cannot be kept in `.offbuild/cache`, so each `changed` derives them again: {error}");
+            super::tell(format!("note: the rules cannot be kept in `.offbuild/cache`, so each `changed` derives them again: {error}"));
         }
         Ok(Some(rules))
     }

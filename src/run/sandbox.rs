@@ -21,7 +21,7 @@ pub(super) async fn sandbox(args: &SandboxArgs) -> Result<u8> {
         text.push_str(&format!("# {line}\n"));
     }
     text.push_str("# ready\n");
-    super::print(&text)?;
+    super::tell::print_as_it_is(&text)?;
     let mut signals = super::carry_out::signals()?;
     signals.recv().await;
     running.stop().await;

@@ -74,7 +74,7 @@ fn explain(global: &Global, args: &WhyArgs, comparison: &Comparison) -> Result<u
     match args.format {
         Format::Text => {
             for note in &judgement.notes {
-                eprintln!("note: {note}");
+                super::tell(format!("note: {note}"));
             }
             let now = OffsetDateTime::now_utc();
             let blocks: Vec<String> = told.iter().map(|told| text(told, global.verbose, now)).collect();
@@ -83,7 +83,7 @@ fn explain(global: &Global, args: &WhyArgs, comparison: &Comparison) -> Result<u
         Format::Json => {
             let targets = told.iter().map(target).collect();
             let answer = answer::Why { version: VERSION, head: &world.head, targets, notes: &judgement.notes };
-            super::print(&format!("{:#}\n", json!(answer)))
+            super::print_data(&format!("{:#}\n", json!(answer)))
         }
     }
 }
@@ -220,7 +220,7 @@ fn what_if(global: &Global, args: &WhyArgs, selection: &Selection) -> Result<u8>
     match args.format {
         Format::Text => {
             for note in &notes {
-                eprintln!("note: {note}");
+                super::tell(format!("note: {note}"));
             }
             let mut out = String::new();
             for (app, reasons, near) in &apps {
@@ -254,7 +254,7 @@ fn what_if(global: &Global, args: &WhyArgs, selection: &Selection) -> Result<u8>
                 unowned: affected.unowned.iter().collect(),
                 notes: &notes,
             };
-            super::print(&format!("{:#}\n", json!(answer)))
+            super::print_data(&format!("{:#}\n", json!(answer)))
         }
     }
 }

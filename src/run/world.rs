@@ -1,7 +1,7 @@
 //! What a command works on: the repository, the configuration, the selected apps and the way to the racks.
 
-use super::read;
-use crate::build::{ImageBuild, SecretSource};
+use super::{read, tell};
+use crate::build::SecretSource;
 use crate::changes::base::{self, FetchCommand};
 use crate::changes::committed::InCommit;
 use crate::changes::{self, Head, History};
@@ -10,6 +10,7 @@ use crate::config::{self, App, Config, RackConfig, Selected, TargetConfig};
 use crate::error::{Error, Result};
 use crate::files::{Files, OnDisk};
 use crate::names::{AppName, RackName, RepoPath, Target};
+use crate::plan::Plan;
 use crate::rack::convox::Convox;
 use crate::rack::{Rack, RackError, login};
 use crate::registry::registries::Registries;
@@ -135,7 +136,7 @@ impl World {
         let inside = here.strip_prefix(&root).unwrap_or(Path::new(""));
         let inside = RepoPath::from_git(std::os::unix::ffi::OsStrExt::as_bytes(inside.as_os_str()));
         let selected = config::select(&config, &selection.apps, &selection.racks, &inside)?;
-        Ok(Self { env, history, files, head, config: Arc::new(config), selected, redactor: Redactor::default() })
+        Ok(Self { env, history, files, head, config: Arc::new(config), selected, redactor: Redactor::of_process() })
     }
 
     /// Keeps of the selection the targets that are wanted.
@@ -174,18 +175,20 @@ impl World {
         )
     }
 
-    /// Masks the values of the secrets that builds are given, whole and line by line: logs come in lines.
-    pub(super) fn mask_secrets<'b>(&self, builds: impl IntoIterator<Item = &'b ImageBuild>) {
-        for source in builds.into_iter().flat_map(|build| build.secrets.values()) {
+    /// Masks the passwords of racks and the values of the secrets that builds are given, and tells which cannot be.
+    pub(super) fn mask_secrets(&self, racks: &BTreeMap<RackName, Arc<dyn Rack>>, plan: &Plan) -> Vec<String> {
+        let passwords = racks.iter().map(|(name, rack)| (format!("the password of rack `{name}`"), Some(rack.hook_login().1)));
+        let secrets: BTreeMap<_, _> = plan.builds.iter().flat_map(|build| &build.build.secrets).collect();
+        let secrets = secrets.into_iter().map(|(id, source)| {
             let value = match source {
                 SecretSource::Env(name) => (self.env)(name),
                 // One that cannot be read is the build's own error.
                 SecretSource::File(path) => std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
             };
-            for line in value.iter().flat_map(|value| value.lines()).map(str::trim) {
-                self.redactor.register(&Secret::new(line));
-            }
-        }
+            (format!("build secret `{id}`"), value.map(Secret::new))
+        });
+        let all = passwords.chain(secrets);
+        all.filter_map(|(what, value)| tell::mask(&self.redactor, &what, &value?)).collect()
     }
 
     /// A client for each of the selected racks; nothing is sent yet.
@@ -198,6 +201,7 @@ impl World {
     /// A client for a rack; nothing is sent yet.
     pub(super) fn rack_client(&self, rack: &RackConfig) -> Result<Convox> {
         let login = login::resolve(rack, &*self.env, home(&self.env).as_deref())?;
+        self.redactor.register(&login.password);
         // Nothing was sent: only the settings can be wrong.
         Convox::new(rack, login, rack.poll)
             .map_err(|error| Error::config(error.to_string()).hint(format!("correct `racks.{}` in {}", rack.name, rack.place.file)))

@@ -12,7 +12,7 @@ type Origin = (usize, usize);
 /// Looks for `set`'s values in the decoded text and tells where they are in the original.
 pub(super) fn search(text: &str, set: &Set, mut tell: impl FnMut(Origin)) {
     let percent = text.contains('%').then(|| percent(text)).flatten();
-    let bare = text.bytes().any(is_escape).then(|| undone(text));
+    let bare = text.bytes().any(|byte| ESCAPES[usize::from(byte)]).then(|| undone(text));
     for (needles, decoded) in [(&set.plain, percent), (&set.bare, bare)] {
         if let Some((bytes, origins)) = decoded {
             needles.search(&bytes, |(start, end)| {
@@ -37,9 +37,15 @@ pub(super) fn bare_text(value: &str) -> String {
 }
 
 /// Bytes without which [`undone`] changes nothing that matters. The last two begin characters that are not seen.
-fn is_escape(byte: u8) -> bool {
-    matches!(byte, b'\\' | b'\'' | 0x00..=0x08 | 0x0b..=0x1f | 0x7f | 0xe2 | 0xef)
-}
+const ESCAPES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = matches!(byte as u8, b'\\' | b'\'' | 0x00..=0x08 | 0x0b..=0x1f | 0x7f | 0xe2 | 0xef);
+        byte += 1;
+    }
+    table
+};
 
 fn is_kept(c: char, next: Option<char>) -> bool {
     let quote = |c: char| matches!(c, '\'' | '"');
@@ -50,18 +56,17 @@ fn is_kept(c: char, next: Option<char>) -> bool {
 /// The text with `%41` as `A`; `None` when there is none of it.
 fn percent(text: &str) -> Option<(Vec<u8>, Vec<Origin>)> {
     let bytes = text.as_bytes();
-    let mut found = false;
+    bytes.windows(3).find(|three| three[0] == b'%' && number(&three[1..], 16).is_some())?;
     let (mut out, mut origins) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(bytes.len()));
     let mut at = 0;
     while at < bytes.len() {
         let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%').and_then(|digits| number(digits, 16));
         let (byte, length) = digits.map_or((bytes[at], 1), |byte| (byte as u8, 3));
-        found |= length > 1;
         out.push(byte);
         origins.push((at, at + length));
         at += length;
     }
-    found.then_some((out, origins))
+    Some((out, origins))
 }
 
 /// The text without backslashes, quotes, control characters and sequences, and with what `\n`, `\x41`, `\101` and `\u0041` stand for.
@@ -69,7 +74,15 @@ fn undone(text: &str) -> (Vec<u8>, Vec<Origin>) {
     let bytes = text.as_bytes();
     let (mut out, mut origins) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(bytes.len()));
     let mut at = 0;
-    while let Some(c) = text[at..].chars().next() {
+    while let Some(byte) = bytes.get(at) {
+        // Most bytes are themselves.
+        if byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'\'' | b'"' | b'$') || *byte == b' ' {
+            out.push(*byte);
+            origins.push((at, at + 1));
+            at += 1;
+            continue;
+        }
+        let Some(c) = text[at..].chars().next() else { break };
         let start = at;
         at += c.len_utf8();
         let unit = match c {

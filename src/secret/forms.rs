@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use std::fmt::Write as _;
 
 /// The spellings of a value have about this many bytes for each of its own, for guessing sizes only.
-pub(super) const FACTOR: usize = 24;
+pub(super) const FACTOR: usize = 36;
 
 /// What RFC 3986 never encodes stays.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -29,9 +29,10 @@ pub(super) fn plain(value: &str) -> Vec<String> {
         found.extend(both_cases(utf8_percent_encode(value, set).to_string()));
     }
     found.extend(both_cases(url::form_urlencoded::byte_serialize(value.as_bytes()).collect()));
+    found.extend(both_cases(value.bytes().map(percent_encoding::percent_encode_byte).collect()));
     if let Ok(json) = serde_json::to_string(value) {
         let json = &json[1..json.len() - 1];
-        found.extend([json.to_owned(), json.replace('/', "\\/"), ascii(json)]);
+        found.extend([json.to_owned(), json.replace('/', "\\/"), units(json, char::is_ascii), units(value, |_| false)]);
     }
     found.extend([value.replace('\'', "'\\''"), value.replace('\'', "'\"'\"'")]);
     found.extend(base64(value));
@@ -70,11 +71,11 @@ fn both_cases(upper: String) -> [String; 2] {
     [upper, lower]
 }
 
-/// JSON as writers that keep to ASCII make it.
-fn ascii(json: &str) -> String {
+/// JSON as writers make it that keep to some characters.
+fn units(json: &str, stays: impl Fn(&char) -> bool) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        if c.is_ascii() {
+        if stays(&c) {
             out.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
@@ -111,4 +112,21 @@ pub(super) fn password_of_url(value: &str) -> Option<String> {
     // A user alone is a token on some hosts (`https://TOKEN@host`), and a name (`git`) on most.
     let is_secret = url.password().is_some() || text.len() >= 20;
     is_secret.then(|| text.into_owned())
+}
+
+/// Where passwords are in the userinfo of URLs in a text; those that only stand for one (`PASSWORD`, `$TOKEN`) are not meant.
+pub(super) fn passwords_of_urls(text: &str, mut tell: impl FnMut((usize, usize))) {
+    for (at, colons) in text.match_indices("://") {
+        let start = at + colons.len();
+        let end = text[start..].find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '`' | '<' | '>' | '\\'));
+        let authority = &text[start..end.map_or(text.len(), |end| start + end)];
+        let Some((userinfo, _)) = authority.rsplit_once('@') else { continue };
+        let Some((user, password)) = userinfo.split_once(':') else { continue };
+        let stands_for_one =
+            password.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') || password.starts_with(['$', '{', '*']);
+        if !stands_for_one {
+            let start = start + user.len() + 1;
+            tell((start, start + password.len()));
+        }
+    }
 }

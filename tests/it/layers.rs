@@ -39,7 +39,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("words", &[]),
     ("retry", &[]),
-    ("event", &["names", "secret"]),
+    ("event", &["names", "secret", "words"]),
     // The repository's files: on disk, or (`changes::committed`) a commit's.
     ("files", &["names"]),
     // What the ports say, in words of their own; `mod.rs` is all that others see of them.
@@ -111,6 +111,16 @@ fn every_module_opens_with_what_it_is_for() {
     for (module, source) in sources() {
         assert!(source.text.starts_with("//! "), "`{module}` does not open with a `//!` line");
     }
+}
+
+#[test]
+fn nothing_is_printed_past_the_redactor() {
+    let prints = |source: &Source| {
+        let product = without_tests(&code(&source.text));
+        ["print!(", "println!(", "dbg!("].iter().any(|call| product.contains(call))
+    };
+    let found: Vec<String> = sources().into_iter().filter(|(_, source)| prints(source)).map(|(module, _)| module).collect();
+    assert!(found.is_empty(), "use `run::tell`: {found:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::event::Progress;
 use crate::names::{BuildId, Repository, ServiceName};
 use crate::rack::{ImageMover, RackError, StageRequest};
 use crate::registry::Login;
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use crate::yaml::Document;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
@@ -190,6 +190,7 @@ fn rack_registry(repository: &Secret) -> Option<(Repository, Login)> {
     let host = url.port().map_or_else(|| url.host_str().map(str::to_owned), |port| Some(format!("{}:{port}", url.host_str()?)))?;
     let decode = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());
     let login = Login { user: decode(url.username())?, password: Secret::new(decode(url.password()?)?) };
+    Redactor::of_process().register(&login.password);
     let path = url.path().trim_matches('/');
     Repository::parse(&format!("{host}/{path}")).ok().filter(|parsed| parsed.host == host).map(|parsed| (parsed, login))
 }

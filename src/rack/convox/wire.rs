@@ -6,7 +6,7 @@
 use crate::event::{EnvChange, ProcessSeen};
 use crate::names::{BuildId, CommitId, ReleaseId};
 use crate::rack::AppStatus;
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -191,6 +191,11 @@ pub(super) struct Object {
 
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
+    // These are the app's own secrets: a log or an error of the rack may repeat one.
+    let redactor = Redactor::of_process();
+    for (name, value) in text.iter().flat_map(|text| text.lines()).filter_map(|line| line.split_once('=')) {
+        redactor.register_variable(name, value);
+    }
     Ok(text.filter(|text| !text.is_empty()).map(Secret::new))
 }
 

@@ -41,6 +41,9 @@ fn one_rack_of_two_that_is_down_keeps_nobody_else() {
       web@gone  -  not known: the rack could not be asked
       web@staging  RELEASE  this commit
 
+    worth knowing
+      the password of rack `gone` is too short (or much too long) to be masked: logs may show it
+
     1 deployed, 1 failed (TIME)
     to go on: offbuild deploy --resume
     "#);
