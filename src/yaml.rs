@@ -261,13 +261,26 @@ pub fn excerpt(problem: &Problem, text: &str) -> String {
     if let Some(line) = text.lines().nth(place.line.saturating_sub(1)) {
         let number = place.line.to_string();
         let margin = " ".repeat(number.len());
-        let caret = " ".repeat(place.column.saturating_sub(1));
-        out.push_str(&format!("\n {number} | {}\n {margin} | {caret}^", line.trim_end()));
+        let (shown, before) = around(line.trim_end(), place.column.saturating_sub(1));
+        let caret = " ".repeat(before);
+        out.push_str(&format!("\n {number} | {shown}\n {margin} | {caret}^"));
     }
     if let Some(help) = &problem.help {
         out.push_str(&format!("\n   help: {help}"));
     }
     out
+}
+
+/// What of a line is shown, and how many of its characters stand before the one at `column`, from 0: all, unless it is very long.
+fn around(line: &str, column: usize) -> (String, usize) {
+    /// Characters on either side.
+    const NEAR: usize = 150;
+    let from = column.saturating_sub(NEAR);
+    let mut shown: String = line.chars().skip(from).take(2 * NEAR).collect();
+    if line.chars().nth(from + 2 * NEAR).is_some() {
+        shown.push('…');
+    }
+    if from > 0 { (format!("…{shown}"), NEAR + 1) } else { (shown, column) }
 }
 
 struct Reader<'t> {
@@ -474,6 +487,17 @@ mod tests {
         assert_eq!(document.at(&["b", "x"]).unwrap().as_str(), Some("1"));
         assert_eq!(document.at(&["b", "y"]).unwrap().as_str(), Some("3"));
         assert!(document.at(&["c"]).unwrap().aliased);
+    }
+
+    #[test]
+    fn of_a_very_long_line_the_part_around_the_place_is_shown() {
+        let text = format!("a: {}!{}", "x".repeat(1000), "y".repeat(1000));
+        let place = place("f.yml", &text, 1003);
+        let shown = excerpt(&Problem { place, message: "m".to_owned(), help: None }, &text);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[0], "f.yml:1:1004: m");
+        assert_eq!(lines[1], format!(" 1 | …{}!{}…", "x".repeat(150), "y".repeat(149)));
+        assert_eq!(lines[2].chars().count() - 1, lines[1].chars().position(|c| c == '!').unwrap());
     }
 
     #[test]

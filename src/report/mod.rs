@@ -13,6 +13,7 @@ pub mod history;
 pub mod html;
 pub mod json;
 mod kept;
+mod limit;
 pub mod plain;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -25,6 +26,7 @@ mod trap;
 
 use crate::event::{Acks, Event, EventKind, Received};
 use crate::journal::Journal;
+use limit::Limit;
 use plain::Verbosity;
 use state::RunState;
 use std::io::{self, IsTerminal};
@@ -66,7 +68,7 @@ const BATCH: usize = 4096;
 /// disk; take it before the first event is sent. A journal that cannot be written is given up with a notice: the racks
 /// themselves still know how to go on.
 pub async fn drive(mut events: Received, journal: Option<(Journal, Acks)>, sinks: Vec<Box<dyn Sink>>) -> RunState {
-    let mut reports = Reports { journal, sinks, state: RunState::default() };
+    let mut reports = Reports { journal, limit: Limit::default(), sinks, state: RunState::default() };
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -136,6 +138,7 @@ pub fn for_people(verbosity: Verbosity, var: impl Fn(&str) -> Option<String>) ->
 
 struct Reports {
     journal: Option<(Journal, Acks)>,
+    limit: Limit,
     sinks: Vec<Box<dyn Sink>>,
     state: RunState,
 }
@@ -145,7 +148,7 @@ impl Reports {
         let Some(last) = batch.last() else { return };
         let mut failed = None;
         if let Some((journal, acks)) = &mut self.journal {
-            match journal.append_all(batch) {
+            match journal.append_all(&self.limit.keep(batch)) {
                 Ok(()) => acks.through(last.seq),
                 Err(error) => {
                     failed = Some(format!("the journal `{}` cannot be written, so it ends here: {error}", journal.path().display()));

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How much of the end of what was shown is kept to find the place in the stored log, in bytes.
 const TAIL: usize = 4 << 10;
+/// A stored log larger than this, in bytes, is not read.
+const LARGEST_STORED: usize = 64 << 20;
 
 impl Convox {
     /// Follows a build until it is complete; a failed one is [`RackError::Build`] with its cause.
@@ -142,6 +144,10 @@ impl Convox {
         let read = async {
             while let Some(Piece::Output(bytes) | Piece::Refused(bytes)) = stream.next().await {
                 stored.extend_from_slice(&bytes);
+                if stored.len() > LARGEST_STORED {
+                    // What was shown as it came is all there will be.
+                    return stored.clear();
+                }
             }
         };
         let _ = tokio::time::timeout(self.patience(), read).await;

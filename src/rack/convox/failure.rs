@@ -2,6 +2,8 @@
 
 use reqwest::header::WWW_AUTHENTICATE;
 
+/// No answer of a rack is larger, in bytes; a build's stored log may be, and then is not read.
+const LARGEST_BODY: usize = 64 << 20;
 /// Longest text taken out of an error answer, in bytes.
 const LONGEST_MESSAGE: usize = 600;
 
@@ -75,11 +77,24 @@ impl CallError {
     }
 }
 
+/// The body of an answer. One that does not end is given up, when it is larger than memory should hold, or by the call's time limit.
+pub(super) async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error))? {
+        if body.len() + chunk.len() > LARGEST_BODY {
+            return Err(format!("the answer is larger than {} MiB", LARGEST_BODY >> 20));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
 /// An error answer: its text or the JSON around it, the console's demand for a session, nothing of a balancer's page.
 pub(super) async fn answered(response: reqwest::Response) -> CallError {
     let status = response.status().as_u16();
     let session = response.headers().get(WWW_AUTHENTICATE).is_some_and(|value| value.as_bytes().starts_with(b"Session"));
-    let text = response.bytes().await.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
+    // Of an error without end, nothing is shown.
+    let text = body(response).await.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
     let message =
         if session { "the console asks for a second factor; use a deploy key, which needs none".to_owned() } else { message_of(&text) };
     CallError::Answered { status, message }

@@ -4,11 +4,11 @@
 //! jitter. [`Http::once`] is sent once; its error tells whether the rack said no ([`CallError::Answered`]), never got the
 //! call ([`CallError::NotSent`]) or may have carried it out ([`CallError::Lost`]). What to do then is the caller's matter.
 
-use super::failure::{CallError, answered, chain, transport};
+use super::failure::{CallError, answered, body, chain, transport};
 use super::tls;
 use crate::rack::login::{RackLogin, is_loopback};
 use crate::retry;
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use base64::Engine as _;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode};
@@ -189,7 +189,6 @@ impl Http {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>, Refusal> {
-        let lost = |error: &reqwest::Error| Refusal::of(CallError::Lost { message: chain(error) });
         let response = self.in_session(request).send().await.map_err(|error| Refusal::of(transport(&error)))?;
         if response.status().is_success() {
             let said = response.headers().get(DATE).and_then(|value| OffsetDateTime::parse(value.to_str().ok()?, &Rfc2822).ok());
@@ -200,7 +199,7 @@ impl Http {
                 let message = "a page of HTML was answered, as a proxy or a login page does, and no rack".to_owned();
                 return Err(Refusal::of(CallError::Lost { message }));
             }
-            return response.bytes().await.map(|bytes| bytes.to_vec()).map_err(|error| lost(&error));
+            return body(response).await.map_err(|message| Refusal::of(CallError::Lost { message }));
         }
         let demand = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let session = demand.and_then(session_path).map(str::to_owned);
@@ -233,7 +232,9 @@ impl Http {
         let Some(url) = self.base.join(path).ok().filter(|url| url.origin() == self.base.origin()) else { return false };
         let Ok(bytes) = self.send(self.client.post(url).timeout(self.answer)).await else { return false };
         let Ok(session) = parse::<Session>(&bytes) else { return false };
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(Secret::new(session.id));
+        let session = Secret::new(session.id);
+        Redactor::of_process().register(&session);
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
         true
     }
 

@@ -227,3 +227,18 @@ async fn version_2_is_never_sent_an_external_build() {
         assert!(server.changes().is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_log_of_lines_without_end_is_shown_in_pieces() {
+    const PIECE: &[u8] = &[b'x'; 60_000];
+    let mut messages = vec![Message::Text(PIECE); 200];
+    messages.extend([Message::Text(b"\nthe end\n"), Message::End]);
+    let script = building(build("complete", "RNEW")).on("WS /apps/web/builds/BNEW/logs", [Reply::Socket(messages)]);
+    let server = script.serve().await;
+    let (staged, told) = stage(&server, &request(Deliver::Build)).await;
+    assert_eq!(staged.unwrap(), "BNEW RNEW Build");
+    assert_eq!(told.last().unwrap(), "the end");
+    let pieces: Vec<usize> = told.iter().filter(|line| line.starts_with('x')).map(String::len).collect();
+    assert_eq!(pieces.iter().sum::<usize>(), 200 * PIECE.len());
+    assert!(pieces.iter().all(|length| *length <= 16 << 10), "{:?}", pieces.iter().max());
+}
