@@ -8,6 +8,7 @@ mod deploy;
 mod engine;
 mod explain;
 mod faults;
+mod fuzz;
 mod hooks;
 mod journal;
 mod layers;
@@ -16,6 +17,7 @@ mod readme;
 mod registry;
 mod resume;
 mod sandbox;
+mod secrets;
 #[allow(dead_code, reason = "each area uses its part of what the tests stand on")]
 mod support;
 mod unhappy;
