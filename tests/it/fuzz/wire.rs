@@ -49,6 +49,7 @@ impl Rack {
             env: "staging".to_owned(),
             ca_file: None,
             poll,
+            answer: Duration::from_secs(5),
         };
         let login = RackLogin {
             url: format!("http://{address}").parse().unwrap(),

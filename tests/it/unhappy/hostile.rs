@@ -35,6 +35,15 @@ fn rack(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync + C
     format!("http://{address}")
 }
 
+/// Sends the beginning of an answer, and then a byte at a time for ever.
+fn drip(stream: &mut TcpStream, begin: &[u8]) -> std::io::Result<()> {
+    stream.write_all(begin)?;
+    loop {
+        stream.write_all(b"x")?;
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn what_a_rack_answers_drives_neither_a_terminal_nor_a_runner() {
     let mut bench = Bench::released();
@@ -193,10 +202,13 @@ fn an_answer_without_end_is_an_error() {
             stream.write_all(&[b'x'; 1 << 16])?;
         }
     };
-    for (answer, code) in [(body, 3), (headers, 3), (error, 3)] {
+    let drips_body: fn(&mut TcpStream) -> std::io::Result<()> = |stream| drip(stream, b"HTTP/1.1 200 OK\r\n\r\n{\"version\": \"");
+    let drips_headers: fn(&mut TcpStream) -> std::io::Result<()> = |stream| drip(stream, b"HTTP/1.1 200 OK\r\nx-more: ");
+    bench.configure("defaults: {racks: [staging], timeouts: {answer: 1s}}");
+    for answer in [body, headers, error, drips_body, drips_headers] {
         bench.set("STAGING_HOST", rack(answer));
         let done = bench.offbuild().run(&["deploy"]);
-        assert_eq!(done.code, code, "{}", done.stderr);
+        assert_eq!(done.code, 3, "{}", done.stderr);
         assert!(done.stderr.starts_with("error: ") && done.stderr.contains("staging") && done.stderr.len() < 2000, "{}", done.stderr);
     }
 }
