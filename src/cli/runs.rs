@@ -67,6 +67,12 @@ pub struct Output {
     /// Write the summary as Markdown, as GitHub's step summary has it
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
+    /// Write the results as JUnit XML: a suite for the images and one per rack
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write where the time went as a Chrome trace, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 /// `offbuild deploy`.

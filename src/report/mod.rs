@@ -12,6 +12,7 @@ pub mod history;
 
 pub mod html;
 pub mod json;
+pub mod junit;
 mod kept;
 mod limit;
 pub mod plain;
@@ -22,6 +23,7 @@ pub mod summary;
 
 pub mod terminal;
 pub mod text;
+pub mod trace;
 mod trap;
 
 use crate::event::{Acks, Event, EventKind, Received};

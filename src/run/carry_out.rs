@@ -258,7 +258,8 @@ fn sinks(global: &Global, world: &World, how: &How) -> Result<Vec<Box<dyn Sink>>
         let unwritten = |error| Error::config(format!("`{flag} {}` cannot be written", path.display())).because(error);
         std::fs::File::create(path).map_err(|error| unwritten(error).hint("name a file in a directory that is there and may be written"))
     };
-    for (flag, path) in [("--html", &how.output.html), ("--summary", &how.output.summary)] {
+    let cli::Output { html, summary, junit, trace, .. } = &how.output;
+    for (flag, path) in [("--html", html), ("--summary", summary), ("--junit", junit), ("--trace", trace)] {
         // Made when the run is over; that it cannot be is better known before.
         path.as_ref().map(|path| create(flag, path)).transpose()?;
     }
@@ -279,6 +280,12 @@ fn report_files(state: &RunState, journal: &Path, how: &How) -> Result<()> {
     }
     if let Some(path) = &how.output.summary {
         write("--summary", path, report::github::markdown(state))?;
+    }
+    if let Some(path) = &how.output.junit {
+        write("--junit", path, report::junit::render(state))?;
+    }
+    if let Some(path) = &how.output.trace {
+        write("--trace", path, report::trace::render(state))?;
     }
     if how.output.format == Format::Json {
         let mut text = Vec::new();

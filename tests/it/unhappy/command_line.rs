@@ -329,6 +329,12 @@ fn help() {
           --summary <FILE>
               Write the summary as Markdown, as GitHub's step summary has it
 
+          --junit <FILE>
+              Write the results as JUnit XML: a suite for the images and one per rack
+
+          --trace <FILE>
+              Write where the time went as a Chrome trace, for ui.perfetto.dev
+
       -h, --help
               Print help (see a summary with '-h')
 

@@ -1,0 +1,193 @@
+//! `--trace FILE`: where the time went, in Chrome's trace format, for <https://ui.perfetto.dev> and `chrome://tracing`.
+//!
+//! A process for the images with a track per app and image, and one per rack with a track per app; BuildKit's steps have
+//! tracks below their image's, since some run at a time. Times count from the run's start. Format:
+//! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
+
+use super::state::{RunState, StepState};
+use super::text::clean;
+use crate::event::{Step, StepOutcome};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+/// The trace of a run.
+#[must_use]
+pub fn render(state: &RunState) -> String {
+    let mut trace = Trace { start: state.run.as_ref().map_or(OffsetDateTime::UNIX_EPOCH, |run| run.started), ..Trace::default() };
+    let end = state.last.unwrap_or(trace.start);
+    if let Some(run) = &state.run {
+        let track = trace.track("run", &format!("offbuild {}", run.command));
+        let args = json!({"run": run.run, "commit": run.commit, "exit_code": state.finished.map(|finish| finish.code)});
+        let whole = (trace.start, state.wall_millis());
+        trace.span(track, &format!("offbuild {}", run.command), "run", whole, args);
+    }
+    for (step, known) in state.steps_in_order() {
+        let process = step.rack.as_ref().map_or_else(|| "images".to_owned(), |rack| format!("rack {rack}"));
+        let name = match &step.service {
+            Some(service) => format!("{}/{service}", step.app),
+            None => step.app.to_string(),
+        };
+        let track = trace.track(&process, &name);
+        let over = (known.started, spent(known, end));
+        trace.span(track, step.stage.name(), "stage", over, args(step, known));
+        trace.build_steps(&process, &name, known, end);
+    }
+    // An event per line: the file can be read, compared and searched as it is.
+    let lines: Vec<String> = trace.events.iter().map(Value::to_string).collect();
+    format!("{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n{}\n]}}\n", lines.join(",\n"))
+}
+
+/// How long a step took; one that has not ended, up to the last event.
+fn spent(step: &StepState, end: OffsetDateTime) -> u64 {
+    if step.outcome.is_some() { step.millis } else { u64::try_from((end - step.started).whole_milliseconds()).unwrap_or_default() }
+}
+
+fn args(step: &Step, known: &StepState) -> Value {
+    let outcome = match &known.outcome {
+        Some(StepOutcome::Done) => "done",
+        Some(StepOutcome::Failed { .. }) => "failed",
+        Some(StepOutcome::RolledBack { .. }) => "rolled-back",
+        Some(StepOutcome::Cancelled) => "cancelled",
+        None => "unfinished",
+    };
+    let mut args = json!({"subject": step.subject(), "detail": clean(&known.detail), "outcome": outcome});
+    if let Some((bytes, _)) = known.transfer {
+        args["bytes"] = json!(bytes);
+    }
+    if let Some(StepOutcome::Failed { class, message, .. }) = &known.outcome {
+        args["class"] = json!(class.name());
+        args["message"] = json!(message.lines().map(clean).collect::<Vec<_>>().join("\n"));
+    }
+    args
+}
+
+/// A row of the picture: process and thread, as the format calls them.
+type Track = (usize, usize);
+
+struct Trace {
+    start: OffsetDateTime,
+    /// Processes with their tracks, in the order they were first seen.
+    processes: Vec<(String, Vec<String>)>,
+    events: Vec<Value>,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self { start: OffsetDateTime::UNIX_EPOCH, processes: Vec::new(), events: Vec::new() }
+    }
+}
+
+impl Trace {
+    /// The track of that name, announced when it is new.
+    fn track(&mut self, process: &str, name: &str) -> Track {
+        // Numbers from 1: Perfetto takes process 0 for the idle one.
+        let place = self.processes.iter().position(|(known, _)| known == process).unwrap_or_else(|| {
+            self.processes.push((process.to_owned(), Vec::new()));
+            let pid = self.processes.len();
+            self.events.push(json!({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": process}}));
+            self.events.push(json!({"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}}));
+            pid - 1
+        });
+        let (pid, tracks) = (place + 1, &mut self.processes[place].1);
+        let place = tracks.iter().position(|known| known == name).unwrap_or_else(|| {
+            tracks.push(name.to_owned());
+            let tid = tracks.len();
+            self.events.push(json!({"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": name}}));
+            self.events.push(json!({"ph": "M", "name": "thread_sort_index", "pid": pid, "tid": tid, "args": {"sort_index": tid}}));
+            tid - 1
+        });
+        (pid, place + 1)
+    }
+
+    fn span(&mut self, (pid, tid): Track, name: &str, category: &str, (from, millis): (OffsetDateTime, u64), args: Value) {
+        let ts = i64::try_from((from - self.start).whole_microseconds()).unwrap_or_default();
+        self.events.push(json!({
+            "ph": "X", "name": clean(name), "cat": category, "pid": pid, "tid": tid, "ts": ts, "dur": millis.saturating_mul(1000), "args": args,
+        }));
+    }
+
+    /// BuildKit's steps, each on the first track below its image's that is free at the time.
+    fn build_steps(&mut self, process: &str, image: &str, build: &StepState, end: OffsetDateTime) {
+        let end = build.ended.unwrap_or(end);
+        let mut free: Vec<OffsetDateTime> = Vec::new();
+        for step in &build.build_steps {
+            let running = || u64::try_from((end - step.seen).whole_milliseconds()).unwrap_or_default();
+            let millis = step.millis.unwrap_or_else(|| if step.done { 0 } else { running() });
+            let length = time::Duration::milliseconds(i64::try_from(millis).unwrap_or(i64::MAX));
+            // A step may be told of only when it is over; it cannot have gone on when its build was.
+            let from = step.seen.min(end.saturating_sub(length)).max(build.started);
+            let lane = free.iter().position(|until| *until <= from).unwrap_or_else(|| {
+                free.push(from);
+                free.len() - 1
+            });
+            free[lane] = from.saturating_add(length);
+            let track = self.track(process, &format!("{image} steps {}", lane + 1));
+            self.span(track, &step.name, "build-step", (from, millis), json!({"cached": step.cached, "error": step.error}));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn the_trace_of_a_failing_hook() {
+        insta::assert_snapshot!(render(&RunState::replay(&samples::hook_failing())), @r#"
+        {"displayTimeUnit":"ms","traceEvents":[
+        {"ph":"M","name":"process_name","pid":0,"args":{"name":"run"}},
+        {"ph":"M","name":"process_sort_index","pid":0,"args":{"sort_index":0}},
+        {"ph":"M","name":"thread_name","pid":0,"tid":0,"args":{"name":"offbuild deploy"}},
+        {"ph":"M","name":"thread_sort_index","pid":0,"tid":0,"args":{"sort_index":0}},
+        {"ph":"X","name":"offbuild deploy","cat":"run","pid":0,"tid":0,"ts":0,"dur":62200000,"args":{"run":"20260102-030405-abcd","commit":"ffffffffffffffffffffffffffffffffffffffff","exit_code":1}},
+        {"ph":"M","name":"process_name","pid":1,"args":{"name":"images"}},
+        {"ph":"M","name":"process_sort_index","pid":1,"args":{"sort_index":1}},
+        {"ph":"M","name":"thread_name","pid":1,"tid":0,"args":{"name":"api/web"}},
+        {"ph":"M","name":"thread_sort_index","pid":1,"tid":0,"args":{"sort_index":0}},
+        {"ph":"X","name":"retag","cat":"stage","pid":1,"tid":0,"ts":0,"dur":400000,"args":{"subject":"api/web","detail":"same fingerprint in the registry","outcome":"done"}},
+        {"ph":"M","name":"thread_name","pid":1,"tid":1,"args":{"name":"web/web"}},
+        {"ph":"M","name":"thread_sort_index","pid":1,"tid":1,"args":{"sort_index":1}},
+        {"ph":"X","name":"build","cat":"stage","pid":1,"tid":1,"ts":400000,"dur":9300000,"args":{"subject":"web/web","detail":"apps/web/Dockerfile","outcome":"done"}},
+        {"ph":"M","name":"thread_name","pid":1,"tid":2,"args":{"name":"web/web steps 1"}},
+        {"ph":"M","name":"thread_sort_index","pid":1,"tid":2,"args":{"sort_index":2}},
+        {"ph":"X","name":"[internal] load build definition from Dockerfile","cat":"build-step","pid":1,"tid":2,"ts":400000,"dur":3000,"args":{"cached":false,"error":null}},
+        {"ph":"M","name":"thread_name","pid":1,"tid":3,"args":{"name":"web/web steps 2"}},
+        {"ph":"M","name":"thread_sort_index","pid":1,"tid":3,"args":{"sort_index":3}},
+        {"ph":"X","name":"[1/3] FROM ruby:3.4","cat":"build-step","pid":1,"tid":3,"ts":400000,"dur":0,"args":{"cached":true,"error":null}},
+        {"ph":"X","name":"[2/3] RUN bundle install","cat":"build-step","pid":1,"tid":3,"ts":400000,"dur":9000000,"args":{"cached":false,"error":null}},
+        {"ph":"X","name":"[3/3] COPY . .","cat":"build-step","pid":1,"tid":2,"ts":9400000,"dur":120000,"args":{"cached":false,"error":null}},
+        {"ph":"X","name":"push","cat":"stage","pid":1,"tid":1,"ts":9700000,"dur":2500000,"args":{"subject":"web/web","detail":"registry.example","outcome":"done"}},
+        {"ph":"M","name":"process_name","pid":2,"args":{"name":"rack staging"}},
+        {"ph":"M","name":"process_sort_index","pid":2,"args":{"sort_index":2}},
+        {"ph":"M","name":"thread_name","pid":2,"tid":0,"args":{"name":"api"}},
+        {"ph":"M","name":"thread_sort_index","pid":2,"tid":0,"args":{"sort_index":0}},
+        {"ph":"X","name":"stage","cat":"stage","pid":2,"tid":0,"ts":12200000,"dur":8000000,"args":{"subject":"api@staging","detail":"convox.yml","outcome":"done"}},
+        {"ph":"X","name":"promote","cat":"stage","pid":2,"tid":0,"ts":20200000,"dur":32000000,"args":{"subject":"api@staging","detail":"RAPI2","outcome":"done"}},
+        {"ph":"M","name":"thread_name","pid":2,"tid":1,"args":{"name":"web"}},
+        {"ph":"M","name":"thread_sort_index","pid":2,"tid":1,"args":{"sort_index":1}},
+        {"ph":"X","name":"stage","cat":"stage","pid":2,"tid":1,"ts":52200000,"dur":8000000,"args":{"subject":"web@staging","detail":"convox.yml","outcome":"done"}},
+        {"ph":"X","name":"before_release","cat":"stage","pid":2,"tid":1,"ts":60200000,"dur":2000000,"args":{"subject":"web@staging","detail":"deploy/before_release.sh","outcome":"failed","class":"hook","message":"`deploy/before_release.sh` ended with 3: column `email` is missing"}}
+        ]}
+        "#);
+    }
+
+    #[test]
+    fn every_trace_is_json_and_no_two_spans_of_a_track_overlap() {
+        for (name, events) in samples::all() {
+            let trace: Value = serde_json::from_str(&render(&RunState::replay(&events))).unwrap();
+            let mut spans: Vec<(u64, u64, i64, i64)> = Vec::new();
+            for event in trace["traceEvents"].as_array().unwrap().iter().filter(|event| event["ph"] == "X") {
+                let number = |key: &str| event[key].as_i64().unwrap();
+                assert!(number("ts") >= 0 && number("dur") >= 0, "{name}: {event}");
+                spans.push((event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap(), number("ts"), number("ts") + number("dur")));
+            }
+            spans.sort_unstable();
+            assert!(!spans.is_empty(), "{name}");
+            for pair in spans.windows(2) {
+                let ((p, t, _, until), (other_p, other_t, from, _)) = (pair[0], pair[1]);
+                assert!((p, t) != (other_p, other_t) || until <= from, "{name}: {pair:?}");
+            }
+        }
+    }
+}
