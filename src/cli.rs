@@ -73,8 +73,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Write an apps.yaml for the apps that are there
     Init(InitArgs),
-    /// Print the JSON Schema of apps.yaml
-    Schema,
+    /// Print the JSON Schema of apps.yaml, of events or of the report
+    Schema(SchemaArgs),
     /// List past runs
     History,
     /// Show a past run
@@ -233,6 +233,26 @@ pub struct InitArgs {
     /// Print it, write nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `offbuild schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Of what
+    #[arg(long, value_enum, default_value_t)]
+    pub of: SchemaOf,
+}
+
+/// What there is a schema of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SchemaOf {
+    /// apps.yaml.
+    #[default]
+    Config,
+    /// One line of `--events`, and of a journal.
+    Events,
+    /// What `--format json` of a run prints.
+    Report,
 }
 
 /// A past run.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Why a step or target failed: a closed list, so that reports and scripts can tell failures apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureClass {
     /// A hook ended with a code that is not 0.

@@ -3,11 +3,12 @@
 //! Names of variables, never their values. Every text passes the redactor like those of any other event.
 
 use crate::names::ReleaseId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a rack shows of a promote that did not end well. A part that is empty showed nothing, one that could not be read is
 /// among `missing`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Evidence {
     /// The status of the app over time.
@@ -47,7 +48,7 @@ impl Evidence {
 }
 
 /// One reading of the app's status.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Moment {
     /// How long after the promote was sent, milliseconds.
     pub millis: u64,
@@ -58,7 +59,7 @@ pub struct Moment {
 }
 
 /// One process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProcessSeen {
     /// Its id on the rack.
     pub id: String,
@@ -71,7 +72,7 @@ pub struct ProcessSeen {
 }
 
 /// What one process wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogOf {
     /// Who wrote it, as the rack names it: `service/web/PID`.
     pub source: String,
@@ -80,7 +81,7 @@ pub struct LogOf {
 }
 
 /// Names of variables that differ between two releases.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct EnvChange {
     /// Those only the new one has.
@@ -100,7 +101,7 @@ impl EnvChange {
 }
 
 /// What a failed promote looks like: a guess, from the texts of the rack and the app.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Suspect {
     /// An image cannot be pulled.

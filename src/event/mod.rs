@@ -12,6 +12,7 @@ mod stream;
 
 use crate::names::{AppName, BuildId, CommitId, Digest, Fingerprint, ReleaseId, RunId, ServiceName, Target};
 use crate::secret::Secret;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -25,12 +26,14 @@ pub use stream::{Acks, Events, Progress, Received};
 pub const FORMAT_VERSION: u32 = 1;
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "an event of an offbuild run")]
 pub struct Event {
     /// Counts up from 0 within a run; the order of events.
     pub seq: u64,
     /// When, UTC.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
     /// What.
     #[serde(flatten)]
@@ -41,7 +44,7 @@ pub struct Event {
 }
 
 /// How a step ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum StepOutcome {
     /// Well.
@@ -66,7 +69,7 @@ pub enum StepOutcome {
 }
 
 /// How a target ended; each ends in exactly one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum TargetOutcome {
     /// The release of this run is live.
@@ -151,7 +154,7 @@ impl TargetOutcome {
 }
 
 /// Which of a program's two outputs a line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Output {
     /// Standard output, or a stream that does not tell.
@@ -161,7 +164,7 @@ pub enum Output {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
     /// The first event.
@@ -376,6 +379,14 @@ pub enum EventKind {
     },
 }
 
+/// The JSON Schema of an event line: of the journal and of `--events`.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    // As events are written: a reader of an older journal knows more defaults than the schema tells.
+    let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+    settings.into_generator().into_root_schema_for::<Event>().to_value()
+}
+
 impl EventKind {
     /// True for what the journal must have on disk before the run goes on.
     #[must_use]
@@ -386,3 +397,5 @@ impl EventKind {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod validating;

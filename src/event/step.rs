@@ -1,10 +1,11 @@
 //! Where in a run something happens: a stage, of an app, on a rack.
 
 use crate::names::{AppName, RackName, ServiceName};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The stages an app or target goes through, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// `deploy/before_build.sh`.
@@ -61,7 +62,7 @@ impl Stage {
 }
 
 /// Which step: a stage of an app, on a rack from [`Stage::Stage`] on, of one service for builds and pushes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// The app.
     pub app: AppName,

@@ -8,11 +8,13 @@ use super::failures::{failures, go_on};
 use super::state::{Live, RunState, TargetState};
 use super::summary::{outcome_word, why};
 use crate::event::{Event, FORMAT_VERSION, StepOutcome, TargetOutcome};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::io::{self, Write};
 
 /// The final report of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "the report of an offbuild run")]
 pub struct Report {
     version: u32,
     run: Option<String>,
@@ -34,7 +36,7 @@ pub struct Report {
     next: Vec<NextRow>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Counts {
     deployed: usize,
     failed: usize,
@@ -45,7 +47,7 @@ struct Counts {
     build_steps_cached: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct TargetRow {
     app: String,
     rack: String,
@@ -72,7 +74,7 @@ struct TargetRow {
     millis: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ImageRow {
     app: String,
     service: String,
@@ -86,7 +88,7 @@ struct ImageRow {
     steps_cached: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct FailureRow {
     app: String,
     racks: Vec<String>,
@@ -97,13 +99,13 @@ struct FailureRow {
     evidence: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct NoticeRow {
     subject: Option<String>,
     message: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct NextRow {
     when: String,
     command: String,
@@ -158,6 +160,13 @@ impl Report {
         writeln!(out)?;
         out.flush()
     }
+}
+
+/// The JSON Schema of the report.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+    settings.into_generator().into_root_schema_for::<Report>().to_value()
 }
 
 fn target_rows(state: &RunState) -> Vec<TargetRow> {
@@ -445,14 +454,46 @@ mod tests {
         "#);
     }
 
+    /// The events as a program reads them from `--events`.
+    fn read_back(events: &[Event]) -> Vec<Event> {
+        let mut lines = EventLines::new(Vec::new());
+        events.iter().for_each(|event| lines.event(event, &RunState::default()).unwrap());
+        let text = String::from_utf8(lines.out).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     #[test]
-    fn the_report_is_made_again_from_the_event_lines() {
+    fn every_report_is_made_again_from_the_event_lines() {
+        use crate::report::{github, html, junit, trace};
+        let drawn = |events: &[Event]| {
+            let state = RunState::replay(events);
+            [
+                json(&state),
+                github::markdown(&state),
+                github::outputs(&state),
+                junit::render(&state),
+                trace::render(&state),
+                html::render(events),
+            ]
+        };
         for (name, events) in samples::all() {
-            let mut lines = EventLines::new(Vec::new());
-            events.iter().for_each(|event| lines.event(event, &RunState::default()).unwrap());
-            let text = String::from_utf8(lines.out).unwrap();
-            let read: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-            assert_eq!(json(&RunState::replay(&read)), json(&RunState::replay(&events)), "{name}");
+            assert!(drawn(&events) == drawn(&read_back(&events)), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_report_and_event_is_as_its_schema_says() {
+        use crate::event::validating::violations;
+        let (reports, lines) = (schema(), crate::event::schema());
+        for (name, events) in samples::all() {
+            let mut report: serde_json::Value = serde_json::from_str(&json(&RunState::replay(&events))).unwrap();
+            assert_eq!(violations(&reports, &report), [""; 0], "{name}");
+            for event in &events {
+                assert_eq!(violations(&lines, &serde_json::to_value(event).unwrap()), [""; 0], "{name}");
+            }
+            report.as_object_mut().unwrap().shift_remove("targets");
+            report["counts"]["failed"] = "none".into();
+            assert_eq!(violations(&reports, &report).len(), 2, "{name}");
         }
     }
 }

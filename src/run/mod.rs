@@ -28,7 +28,7 @@ mod tell;
 mod why;
 mod world;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, SchemaOf};
 use crate::error::{Kind, Result};
 use clap::{CommandFactory as _, Parser as _};
 use std::borrow::Cow;
@@ -109,7 +109,14 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Validate => info::validate(&global),
         Command::Config(args) => info::config(&global, &args),
         Command::Init(args) => init::init(&global, &args),
-        Command::Schema => print_data(&format!("{:#}\n", crate::config::schema())),
+        Command::Schema(args) => {
+            let schema = match args.of {
+                SchemaOf::Config => crate::config::schema(),
+                SchemaOf::Events => crate::event::schema(),
+                SchemaOf::Report => crate::report::json::schema(),
+            };
+            print_data(&format!("{schema:#}\n"))
+        }
         Command::History => past::history(&global),
         Command::Show(args) => past::show(&global, &args),
         Command::Report(args) => past::report(&global, &args),

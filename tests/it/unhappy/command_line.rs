@@ -186,7 +186,7 @@ fn help() {
       config       Show the resolved configuration of an app on a rack, with where each value comes from
       status       Show what is live where
       init         Write an apps.yaml for the apps that are there
-      schema       Print the JSON Schema of apps.yaml
+      schema       Print the JSON Schema of apps.yaml, of events or of the report
       history      List past runs
       show         Show a past run
       report       Write the HTML page of a past run
