@@ -125,18 +125,18 @@ pub fn markdown(state: &RunState) -> String {
         format!("`offbuild {}` of `{}` {}", run.command, run.commit.short(), escape_markdown(&clean(&run.subject)))
     });
     let _ = writeln!(text, "### {head}\n");
+    let mut untold = 0;
     for failure in failures(state) {
-        let _ = writeln!(text, "**{} {}**\n", escape_markdown(&failure.subject()), failure.what());
-        let mut quoted: Vec<String> = failure.message.lines().chain(failure.evidence.iter().map(String::as_str)).map(clean).collect();
-        for section in &failure.sections {
-            quoted.push(format!("{}:", clean(&section.title)));
-            quoted.extend(section.lines.iter().map(|line| format!("  {}", clean(line))));
-        }
-        let _ = writeln!(text, "{}\n", fenced(&clip(&quoted.join("\n"), 8000)));
-        let _ = writeln!(text, "Next: {}\n", escape_markdown(&failure.hint));
+        let section = failure_section(&failure);
+        // Half of the room is the table's: it has a line for every failure, too.
+        if text.len() + section.len() > SUMMARY_LIMIT / 2 { untold += 1 } else { text.push_str(&section) }
+    }
+    if untold > 0 {
+        let _ = writeln!(text, "and {} that had no room here; the log has them\n", count(untold, "failure"));
     }
     for (when, command) in go_on(state) {
-        let _ = writeln!(text, "{}: `{command}`\n", capital(&when));
+        // One of them may name every target.
+        let _ = writeln!(text, "{}: `{}`\n", capital(&when), clip(&command, 8000));
     }
     let _ = writeln!(text, "| target | outcome | live now | took | why |\n|---|---|---|---|---|");
     let targets = state.targets_in_order();
@@ -171,6 +171,16 @@ pub fn markdown(state: &RunState) -> String {
         }
     }
     text
+}
+
+fn failure_section(failure: &Failure) -> String {
+    let mut quoted: Vec<String> = failure.message.lines().chain(failure.evidence.iter().map(String::as_str)).map(clean).collect();
+    for section in &failure.sections {
+        quoted.push(format!("{}:", clean(&section.title)));
+        quoted.extend(section.lines.iter().map(|line| format!("  {}", clean(line))));
+    }
+    let (subject, what, quoted) = (escape_markdown(&failure.subject()), failure.what(), fenced(&clip(&quoted.join("\n"), 8000)));
+    format!("**{subject} {what}**\n\n{quoted}\n\nNext: {}\n\n", escape_markdown(&failure.hint))
 }
 
 fn target_row(target: &Target, known: &TargetState, finished: bool) -> String {
@@ -304,6 +314,18 @@ mod tests {
         }
         let text = markdown(&state);
         assert!(text.len() < 1 << 20 && text.contains("that had no room here"));
+        assert!(text.contains(" \\| ") && !text.contains("failures that had no room"), "{}", &text[..2000]);
+        // Messages as large as they come, in characters that take four bytes each, from as many apps.
+        for number in 0..300 {
+            let (message, class) = (format!("{number} {}", "\u{1f4a5}".repeat(20_000)), crate::event::FailureClass::Promote);
+            let outcome = TargetOutcome::Failed { stage: crate::event::Stage::Promote, class, message, hint: None };
+            state
+                .targets
+                .insert(samples::target(&format!("bad{number}@staging")), TargetState { outcome: Some(outcome), ..TargetState::default() });
+        }
+        let large = markdown(&state);
+        assert!(large.len() < 1 << 20 && large.contains("failures that had no room here; the log has them"), "{}", large.len());
+        assert!(large.contains("| bad299@staging | failed(promote)") || large.contains("targets that had no room here"));
         assert!(!text.contains("<script>") && !text.contains("@team") && text.contains(" \\| "));
     }
 }

@@ -29,7 +29,7 @@ mod trap;
 use crate::event::{Acks, Event, EventKind, Received};
 use crate::journal::Journal;
 use limit::Limit;
-use plain::Verbosity;
+use plain::{Ci, Verbosity};
 use state::RunState;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -120,18 +120,18 @@ pub fn width(output: impl AsFd + IsTerminal, var: impl Fn(&str) -> Option<String
 /// GitHub Actions reads when it runs the program.
 #[must_use]
 pub fn for_people(verbosity: Verbosity, var: impl Fn(&str) -> Option<String>) -> Vec<Box<dyn Sink>> {
-    let github = var("GITHUB_ACTIONS").is_some_and(|value| value == "true");
-    let live = !github && verbosity != Verbosity::Quiet && terminal::suits(&var);
+    let ci = Ci::from_env(&var);
+    let live = ci == Ci::Other && verbosity != Verbosity::Quiet && terminal::suits(&var);
     let paint = Paint::from_env(io::stderr().is_terminal(), &var);
     let width = width(io::stderr(), &var);
-    let options = plain::Options { verbosity, paint, github, live, width };
+    let options = plain::Options { verbosity, paint, ci, live, width };
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     if live {
         sinks.push(Box::new(terminal::Terminal::stderr(options)));
     } else {
         sinks.push(Box::new(plain::Plain::new(io::stderr(), options)));
     }
-    if github {
+    if ci == Ci::Github {
         let file = |name: &str| var(name).filter(|path| !path.is_empty()).map(PathBuf::from);
         sinks.push(Box::new(github::Github::new(io::stderr(), file("GITHUB_STEP_SUMMARY"), file("GITHUB_OUTPUT"))));
     }

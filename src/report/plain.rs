@@ -1,8 +1,8 @@
 //! The report for everything that is not a terminal, and the lines that scroll above the terminal's live rows.
 //!
 //! Each line says whom it is about (`web@staging`, `web/web`). A build's log comes out in one piece when the build ends:
-//! whole when it failed, in one line when it went well. Hooks and racks stream, prefixed. On GitHub, logs of good builds
-//! are folded, failed ones never, and workflow commands printed by hooks go through as they are. Whoever runs is not
+//! whole when it failed, in one line when it went well. Hooks and racks stream, prefixed. On GitHub and GitLab, logs of good
+//! builds are folded, failed ones never; on GitHub, workflow commands printed by hooks go through as they are. Whoever runs is not
 //! silent for more than 30 seconds: [`Plain::tick`] is told the time and names the silent ones.
 
 use super::Sink;
@@ -28,6 +28,31 @@ pub enum Verbosity {
     Verbose,
 }
 
+/// The CI whose log is written, where it reads more than text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ci {
+    /// None, or one that reads text.
+    #[default]
+    Other,
+    /// GitHub Actions: groups, and commands at a line's start.
+    Github,
+    /// GitLab: sections (<https://docs.gitlab.com/ci/jobs/job_logs/#custom-collapsible-sections>).
+    Gitlab,
+}
+
+impl Ci {
+    /// As the CI's own variables say.
+    #[must_use]
+    pub fn from_env(var: impl Fn(&str) -> Option<String>) -> Self {
+        let is = |name: &str| var(name).is_some_and(|value| value == "true");
+        match (is("GITHUB_ACTIONS"), is("GITLAB_CI")) {
+            (true, _) => Self::Github,
+            (false, true) => Self::Gitlab,
+            (false, false) => Self::Other,
+        }
+    }
+}
+
 /// How a plain report is drawn.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -35,8 +60,8 @@ pub struct Options {
     pub verbosity: Verbosity,
     /// Colours.
     pub paint: Paint,
-    /// Runs under GitHub Actions (`GITHUB_ACTIONS=true`).
-    pub github: bool,
+    /// Whose log it is.
+    pub ci: Ci,
     /// Somebody else shows what runs (live rows): output is kept back until a step failed.
     pub live: bool,
     /// Columns of the summary.
@@ -45,7 +70,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { verbosity: Verbosity::Normal, paint: Paint::default(), github: false, live: false, width: 80 }
+        Self { verbosity: Verbosity::Normal, paint: Paint::default(), ci: Ci::Other, live: false, width: 80 }
     }
 }
 
@@ -119,7 +144,7 @@ impl<W: Write> Plain<W> {
     }
 
     fn log(&mut self, step: &Step, event: &Event, line: &str) -> io::Result<()> {
-        if self.options.github && step.stage.is_hook() && is_passed_command(line) {
+        if self.options.ci == Ci::Github && step.stage.is_hook() && is_passed_command(line) {
             let line = line.trim_start();
             return match &event.mask {
                 Some(mask) => writeln!(self.out, "::add-mask::{}", mask.expose()),
@@ -158,18 +183,15 @@ impl<W: Write> Plain<W> {
         match outcome {
             StepOutcome::Done => {
                 let result = format!("{stage} done in {}{}", took(millis), state.steps.get(step).map_or_else(String::new, results));
-                let show = self.verbose() || (self.options.github && self.normal() && step.stage == Stage::Build);
-                let fold = self.options.github && show && step.stage == Stage::Build;
-                if fold {
-                    writeln!(self.out, "::group::{subject}: {result}")?;
-                } else if self.normal() {
+                let folds = self.options.ci != Ci::Other && step.stage == Stage::Build && self.normal();
+                if let Some(known) = state.steps.get(step).filter(|_| folds) {
+                    return self.folded(&subject, &result, kept, known);
+                }
+                if self.normal() {
                     self.say(&subject, &paint.good(&result))?;
                 }
-                if show {
+                if self.verbose() {
                     kept.lines().try_for_each(|line| self.write_log(&subject, &line))?;
-                }
-                if fold {
-                    writeln!(self.out, "::endgroup::")?;
                 }
                 Ok(())
             }
@@ -187,6 +209,23 @@ impl<W: Write> Plain<W> {
                 self.say(&subject, &paint.warn(&format!("{stage} cancelled after {}", took(millis))))
             }
             StepOutcome::Cancelled => Ok(()),
+        }
+    }
+
+    /// The log of a step that went well, under one line that opens.
+    fn folded(&mut self, subject: &str, result: &str, kept: Kept, step: &StepState) -> io::Result<()> {
+        let head = format!("{}: {}", self.options.paint.strong(subject), self.options.paint.good(result));
+        // GitLab shows how long a section took by its two times; its name must not come twice in a log.
+        let name = format!("offbuild_{}", step.order);
+        let (began, ended) = (step.started.unix_timestamp(), step.ended.unwrap_or(step.started).unix_timestamp());
+        match self.options.ci {
+            Ci::Gitlab => writeln!(self.out, "\u{1b}[0Ksection_start:{began}:{name}[collapsed=true]\r\u{1b}[0K{head}")?,
+            Ci::Github | Ci::Other => writeln!(self.out, "::group::{subject}: {result}")?,
+        }
+        kept.lines().try_for_each(|line| self.write_log(subject, &line))?;
+        match self.options.ci {
+            Ci::Gitlab => writeln!(self.out, "\u{1b}[0Ksection_end:{ended}:{name}\r\u{1b}[0K"),
+            Ci::Github | Ci::Other => writeln!(self.out, "::endgroup::"),
         }
     }
 
@@ -424,7 +463,7 @@ mod tests {
 
     #[test]
     fn hook_failing_on_github() {
-        insta::assert_snapshot!(drawn(&samples::hook_failing(), Options { github: true, ..Options::default() }), @r#"
+        insta::assert_snapshot!(drawn(&samples::hook_failing(), Options { ci: Ci::Github, ..Options::default() }), @r#"
         offbuild deploy ffffffffffff on main "Fix the login <form> & more"
         run 20260102-030405-abcd by ann@ci-3
         api@staging: deploy since 111111111111 (rack): apps/api/main.rb changed (apps/api/**)
@@ -489,7 +528,7 @@ mod tests {
     #[test]
     fn a_failed_build_is_whole_and_in_no_group_and_gives_the_runner_no_commands() {
         for verbosity in [Verbosity::Quiet, Verbosity::Normal, Verbosity::Verbose] {
-            let text = drawn(&samples::build_broken(), Options { github: true, verbosity, ..Options::default() });
+            let text = drawn(&samples::build_broken(), Options { ci: Ci::Github, verbosity, ..Options::default() });
             let mut folded = false;
             for line in text.lines() {
                 folded = line.starts_with("::group::") || (folded && line != "::endgroup::");
@@ -497,6 +536,29 @@ mod tests {
                 assert!(!line.starts_with("::error") && !line.contains("##["), "{line}");
             }
             assert!(text.contains("web/web | Fetching rake 13.2.1\nweb/web | ::error::not from us # #[error]neither\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn gitlab_folds_good_builds_and_no_failed_one() {
+        let text = drawn(&samples::hook_failing(), Options { ci: Ci::Gitlab, ..Options::default() });
+        let start =
+            "\u{1b}[0Ksection_start:1767323045:offbuild_1[collapsed=true]\r\u{1b}[0Kweb/web: build done in 9.3s (3 steps, 1 cached)\n";
+        let (before, rest) = text.split_once(start).expect(&text);
+        let (inside, after) = rest.split_once("\u{1b}[0Ksection_end:1767323054:offbuild_1\r\u{1b}[0K\n").expect(&text);
+        assert!(inside.lines().all(|line| line.starts_with("web/web | ")) && inside.contains("Fetching rake"), "{inside}");
+        assert!(!format!("{before}{after}").contains("section_"), "{text}");
+        // A hook's command is a line of its log where nobody reads commands.
+        assert!(after.contains("web@staging | ::error file=db/schema.rb::column"), "{after}");
+        for verbosity in [Verbosity::Quiet, Verbosity::Normal, Verbosity::Verbose] {
+            let text = drawn(&samples::build_broken(), Options { ci: Ci::Gitlab, verbosity, ..Options::default() });
+            let mut folded = false;
+            for line in text.lines() {
+                folded = line.contains("section_start:") || (folded && !line.contains("section_end:"));
+                assert!(!(folded && line.contains("web/web |")), "{text}");
+            }
+            assert_eq!(text.contains("section_start:"), verbosity != Verbosity::Quiet, "{text}");
+            assert!(text.contains("web/web | Fetching rake 13.2.1\n"), "{text}");
         }
     }
 
@@ -509,7 +571,7 @@ mod tests {
         stream.log("web/web", Stage::Push, "::error::no hook");
         let mut events = stream.pass(0).add(EventKind::RunFinished { code: 0, millis: 0 }).events();
         events[1].mask = Some(crate::secret::Secret::new("hunter22"));
-        let text = drawn(&events, Options { github: true, ..Options::default() });
+        let text = drawn(&events, Options { ci: Ci::Github, ..Options::default() });
         let lines: Vec<&str> = text.lines().skip(2).collect();
         assert_eq!(
             lines,
