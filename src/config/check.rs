@@ -153,7 +153,11 @@ impl<'a> Walk<'a> {
     fn scalar(&mut self, node: &Node, text: &str, plain: bool, choices: &[&'a Schema], path: &[String]) -> Result<Option<Value>, ()> {
         let string = choices.iter().any(|choice| allows(choice, "string") && words(choice).is_none());
         let variable = text.contains("${");
-        let later = matches!(path, [racks, _, key] if racks == "racks" && (key == "host" || key == "password"));
+        let later = match path {
+            [racks, _, key] if racks == "racks" => key == "host" || key == "password",
+            [notify, _, key] => notify == "notify" && key == "url",
+            _ => false,
+        };
         let text = match self.variables {
             _ if later => text.to_owned(),
             Variables::Keep if string => text.to_owned(),

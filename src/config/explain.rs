@@ -37,7 +37,7 @@ pub enum Source {
     Environment(String),
     /// The file.
     File {
-        /// Which part of it: `defaults`, `app`, `rack`, `overlay` or `registry`.
+        /// Which part of it: `defaults`, `app`, `rack`, `overlay`, `registry` or `notify`.
         level: &'static str,
         /// The place.
         place: Place,
@@ -87,6 +87,11 @@ pub fn explain(config: &Config, target: &Target, env: &dyn Fn(&str) -> Option<St
     explaining.limits(config.limits);
     explaining.build(app, &raw);
     explaining.rack(rack);
+    for notify in config.notify.iter().filter(|notify| notify.concerns(&rack.name)) {
+        let on = notify.on.iter().map(|moment| moment.name());
+        let told = format!("{} on {}", notify.format.name(), brackets(on));
+        explaining.row("notify", told, Source::File { level: "notify", place: notify.place.clone() });
+    }
     Ok(explaining.rows)
 }
 

@@ -45,6 +45,44 @@ pub struct File {
     pub apps: Ordered<App>,
     /// Names of apps that go back together on a rack when one of them fails in or after its promote.
     pub groups: Ordered<Vec<String>>,
+    /// Webhooks that are told of runs.
+    pub notify: Vec<Notify>,
+}
+
+/// A webhook that is told of runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    /// Its address, as `${VARIABLE}`: who knows it can post there.
+    pub url: Option<String>,
+    /// What it is sent; `json`.
+    pub format: Option<NotifyFormat>,
+    /// When; `[end]`.
+    pub on: Option<Vec<NotifyOn>>,
+    /// Only of what concerns these racks.
+    pub racks: Vec<String>,
+}
+
+/// What a webhook is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotifyFormat {
+    /// The run as JSON, for programs.
+    Json,
+    /// A text, as Slack and what is compatible with it read.
+    Slack,
+}
+
+/// When a webhook is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotifyOn {
+    /// The plan is made and the doing begins.
+    Start,
+    /// The run is over, however it went.
+    End,
+    /// The run is over and did not go well.
+    Failure,
 }
 
 /// Where apps are looked for.

@@ -14,6 +14,7 @@ mod groups;
 mod interpolate;
 mod load;
 pub mod nearest;
+mod notify;
 mod removed;
 mod resolve;
 mod select;
@@ -77,6 +78,23 @@ pub struct Config {
     pub limits: Limits,
     /// What the seed script's variables say.
     pub seed: Seed,
+    /// Webhooks that are told of runs.
+    pub notify: Vec<NotifyConfig>,
+}
+
+/// A webhook that is told of runs.
+#[derive(Debug, Clone)]
+pub struct NotifyConfig {
+    /// Where it is written.
+    pub place: Place,
+    /// Its address, or why there is none.
+    pub url: LazySecret,
+    /// What it is sent.
+    pub format: file::NotifyFormat,
+    /// When.
+    pub on: BTreeSet<file::NotifyOn>,
+    /// Only of what concerns these racks; none: all.
+    pub racks: BTreeSet<RackName>,
 }
 
 /// Which directories are looked at for apps.

@@ -32,7 +32,7 @@ pub(super) struct Loading<'a> {
     pub root: &'a Path,
     /// The same, in the repository.
     pub prefix: &'a RepoPath,
-    /// For what is read later: hosts and passwords of racks.
+    /// For what is read later: hosts and passwords of racks, addresses of webhooks.
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Top-level keys whose value is missing because it was wrong.
     pub damaged: BTreeSet<String>,
@@ -147,6 +147,7 @@ impl<'a> Loading<'a> {
             jobs: self.file.jobs.as_ref().map(|jobs| jobs.0.clone()),
             limits,
             seed: super::Seed::from_env(self.env),
+            notify: super::notify::notify(self),
         }
     }
 
@@ -218,7 +219,7 @@ impl<'a> Loading<'a> {
     }
 
     /// A value whose variables count only when it is asked for.
-    fn later(&self, text: &str, at: &At<'_>) -> Result<String, String> {
+    pub(super) fn later(&self, text: &str, at: &At<'_>) -> Result<String, String> {
         interpolate(text, self.env).map_err(|bad| format!("{} ({})", bad.message, at.place()))
     }
 

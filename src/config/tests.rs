@@ -280,9 +280,35 @@ fn a_digest_changes_with_what_decides() {
     assert_eq!(changed("racks: [one]", "racks: [one], build: {pull: true}"), ["api", "web", "worker"]);
     assert_eq!(changed("uses: [s]", "uses: [s], timeouts: {build: 1h}, tags: [x], after: [web], hold: false"), Vec::<String>::new());
     assert_eq!(changed("racks: [one]", "racks: [one, two]"), Vec::<String>::new());
+    assert_eq!(changed("defaults:", "notify: [{url: x, racks: [one]}]\ndefaults:"), Vec::<String>::new());
     assert_eq!(changed("defaults:", "global: [z]\nignore: [q]\njobs: 3\ndefaults:"), Vec::<String>::new());
     assert!(digests(&config, "apps: [").is_err());
     assert!(digests(&config, "nonsense: 1").is_err());
+}
+
+#[test]
+fn webhooks_are_read_and_their_addresses_never_shown() {
+    let text = "racks: {one: {}, two: {}}\nnotify:\n- url: ${HOOK}\n- {url: '${UNSET}', format: slack, on: [failure, start], racks: [two]}\n\
+                - {url: '${WRONG}'}\ndefaults: {racks: [one]}\n";
+    let env = [("HOOK", "https://hooks.example/T0/secret"), ("WRONG", "ftp://secret")];
+    let config = Repository::with(text).load(&env).unwrap();
+    let [plain, slack, wrong] = config.notify.as_slice() else { panic!("{:?}", config.notify) };
+    assert_eq!(plain.url.value.as_ref().unwrap().expose(), "https://hooks.example/T0/secret");
+    assert_eq!((plain.format, plain.on.iter().copied().collect::<Vec<_>>()), (file::NotifyFormat::Json, vec![file::NotifyOn::End]));
+    let two = RackName::new("two").unwrap();
+    assert!(plain.concerns(&two) && slack.concerns(&two) && !slack.concerns(&RackName::new("one").unwrap()));
+    assert_eq!(slack.url.value.as_ref().unwrap_err(), "the variable `UNSET` is not set (apps.yaml:4:9)");
+    assert_eq!(wrong.url.value.as_ref().unwrap_err(), "it is no `https://` address");
+    let target = Target { app: AppName::new("api").unwrap(), rack: RackName::new("one").unwrap() };
+    let rows = explain(&config, &target, &lookup(&env)).unwrap();
+    let shown: Vec<String> = rows.iter().filter(|row| row.key == "notify").map(|row| format!("{} # {}", row.value, row.source)).collect();
+    assert_eq!(shown, ["json on [end] # apps.yaml:3:3 (notify)", "json on [end] # apps.yaml:5:3 (notify)"]);
+    assert!(!format!("{config:?}").contains("T0/secret"));
+    let bad = "racks: {one: {}}\nnotify: [{format: json}, {url: x, racks: [on]}, {url: x, on: [never]}]\ndefaults: {racks: [one]}\n";
+    let error = Repository::with(bad).load(&[]).unwrap_err().to_string();
+    for says in ["this has no `url`", "`notify` names the unknown rack `on`", "`never` is none of"] {
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 #[test]

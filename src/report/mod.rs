@@ -15,6 +15,7 @@ pub mod json;
 pub mod junit;
 mod kept;
 mod limit;
+pub mod notify;
 pub mod plain;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -2,6 +2,7 @@
 
 use super::deploy::How;
 use super::locks::{Locks, Taking};
+use super::notify::Listeners;
 use super::world::{World, environment};
 use crate::build::docker::Docker;
 use crate::build::{BuildError, Builder as _};
@@ -115,13 +116,15 @@ async fn locked(
     let root = world.history.root();
     let unmasked = world.mask_secrets(&ports.racks, plan);
     // Before the journal: a file that cannot be written must not leave the journal of a run that never was.
-    let sinks = sinks(global, world, how)?;
+    let mut sinks = sinks(global, world, how)?;
     let journal = Journal::create(root, &plan.run)?;
     let written = journal.path().to_owned();
     let (events, receiver) = Events::new(world.redactor.clone());
     let acks = events.acks();
+    let (listeners, told) = Listeners::of(world, &events);
+    sinks.extend(told);
     let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
-    tell_plan(plan, how, guards, &events).await;
+    tell_plan(plan, how, guards, &listeners.unheard, &events).await;
     unmasked.into_iter().for_each(|message| events.send(EventKind::Notice { step: None, message }));
     let limit = world.config.limits.run.map(|whole| Limit { whole, left: whole.saturating_sub(began.elapsed()) });
     let ended = deploy::run(Arc::clone(plan), ports, &events, signals, limit).await;
@@ -133,6 +136,7 @@ async fn locked(
         // What was deployed is deployed, whatever became of the report.
         super::tell(format!("warning: {error}"));
     }
+    listeners.end().await;
     Ok(code)
 }
 
@@ -193,7 +197,7 @@ fn overridden(guards: &cli::Guards) -> Option<String> {
     (!given.is_empty()).then(|| format!("guards are switched off by {}", given.join(", ")))
 }
 
-async fn tell_plan(plan: &Plan, how: &How, guards: Option<&cli::Guards>, events: &Events) {
+async fn tell_plan(plan: &Plan, how: &How, guards: Option<&cli::Guards>, unheard: &[String], events: &Events) {
     events
         .record(EventKind::RunStarted {
             version: FORMAT_VERSION,
@@ -206,9 +210,8 @@ async fn tell_plan(plan: &Plan, how: &How, guards: Option<&cli::Guards>, events:
             ci_url: plan.ci_url.clone(),
         })
         .await;
-    for message in
-        guards.and_then(overridden).into_iter().chain(plan.notes.iter().cloned()).chain(plan.removed.iter().map(ToString::to_string))
-    {
+    let notes = plan.notes.iter().chain(unheard).cloned();
+    for message in guards.and_then(overridden).into_iter().chain(notes).chain(plan.removed.iter().map(ToString::to_string)) {
         events.send(EventKind::Notice { step: None, message });
     }
     for target in plan.targets() {

@@ -18,6 +18,7 @@ mod init;
 mod lint;
 mod locks;
 mod misses;
+mod notify;
 mod past;
 mod read;
 mod resume;

@@ -12,4 +12,5 @@ mod locks;
 mod many;
 mod rollout;
 mod signals;
+mod telling;
 mod two;
