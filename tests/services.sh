@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the demo and the tests need on a Debian machine: a Docker Engine that answers, and, for the tests, a registry,
-# htpasswd and an ECR API. Installs only what is missing, and asks the package index only then; starts an engine only when none
+# htpasswd, a browser and an ECR API. Installs only what is missing, and asks the package index only then; starts an engine only when none
 # answers. Source it, then call `need_rust` and `need_engine` or `need_services`.
 
 # What Debian keeps out of the path of ordinary users.
@@ -150,5 +150,7 @@ need_services() {
   # Debian starts the registry as a service where there is systemd; the tests start their own on free ports.
   have docker-registry docker-registry
   have htpasswd apache2-utils
+  # Opens the run's page.
+  have chromium-headless-shell chromium-headless-shell
   need_moto
 }

@@ -1,6 +1,6 @@
 //! The logs of all steps, folded; those of failed steps are open.
 
-use super::escape;
+use super::{begin, escape};
 use crate::event::{Event, EventKind, Step, StepOutcome};
 use crate::report::state::RunState;
 use crate::report::text::{clean, count, took};
@@ -21,7 +21,7 @@ pub(super) fn draw(events: &[Event], state: &RunState, page: &mut String) {
     if logs.is_empty() {
         return;
     }
-    page.push_str("<section id=\"logs\">\n<h2>Logs</h2>\n");
+    begin(page, "logs");
     for (step, known) in state.steps_in_order() {
         let Some(lines) = logs.get(step) else { continue };
         let (open, mood, word) = match &known.outcome {
@@ -31,8 +31,8 @@ pub(super) fn draw(events: &[Event], state: &RunState, page: &mut String) {
             Some(StepOutcome::Failed { .. }) => (" open", "bad", format!("failed after {}", took(known.millis))),
             None => ("", "left", "not finished".to_owned()),
         };
-        let _ = write!(page, "<details{open}><summary>{} {} ", escape(&step.subject()), step.stage.name());
-        let _ = write!(page, "<span class=\"{mood}\">{word}, {}</span></summary><pre>", count(lines.len(), "line"));
+        let _ = write!(page, "<details data-row{open}><summary>{} {} ", escape(&step.subject()), step.stage.name());
+        let _ = write!(page, "<span class=\"{mood}\">{word}, {}</span></summary><pre tabindex=\"0\">", count(lines.len(), "line"));
         let left_out = lines.len().saturating_sub(SHOWN_HEAD + SHOWN_TAIL);
         let (head, tail) = if left_out == 0 { (lines.len(), 0) } else { (SHOWN_HEAD, SHOWN_TAIL) };
         lines[..head].iter().for_each(|line| put(page, line));
