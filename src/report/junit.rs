@@ -112,6 +112,8 @@ fn element(class: FailureClass) -> &'static str {
         | FailureClass::RackUnreachable
         | FailureClass::Rack
         | FailureClass::Overtaken
+        | FailureClass::PushTimeout
+        | FailureClass::RunTimeout
         | FailureClass::Guard => "error",
     }
 }

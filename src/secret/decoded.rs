@@ -26,14 +26,7 @@ pub(super) fn search(text: &str, set: &Set, mut tell: impl FnMut(Origin)) {
 
 /// The value as it is in a text whose escapes were undone.
 pub(super) fn bare_text(value: &str) -> String {
-    let mut chars = value.chars().peekable();
-    let mut out = String::with_capacity(value.len());
-    while let Some(c) = chars.next() {
-        if is_kept(c, chars.peek().copied()) {
-            out.push(c);
-        }
-    }
-    out
+    value.chars().filter(|c| is_kept(*c)).collect()
 }
 
 /// Bytes without which [`undone`] changes nothing that matters. The last two begin characters that are not seen.
@@ -47,10 +40,10 @@ const ESCAPES: [bool; 256] = {
     table
 };
 
-fn is_kept(c: char, next: Option<char>) -> bool {
-    let quote = |c: char| matches!(c, '\'' | '"');
+fn is_kept(c: char) -> bool {
     let invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-    !(c == '\\' || quote(c) || c.is_control() || invisible || (c == '$' && next.is_some_and(quote)))
+    // The dollar begins a quoted part, as in `$'…'`.
+    !(matches!(c, '\\' | '\'' | '"' | '$') || c.is_control() || invisible)
 }
 
 /// The text with `%41` as `A`; `None` when there is none of it.
@@ -105,7 +98,7 @@ fn undone(text: &str) -> (Vec<u8>, Vec<Origin>) {
         let mut buffer = [0; 4];
         let kept: &[u8] = match unit {
             Unit::Byte(byte) => &[byte],
-            Unit::Char(c) if is_kept(c, text[at..].chars().next()) => c.encode_utf8(&mut buffer).as_bytes(),
+            Unit::Char(c) if is_kept(c) => c.encode_utf8(&mut buffer).as_bytes(),
             Unit::Char(_) => continue,
         };
         out.extend_from_slice(kept);

@@ -14,6 +14,7 @@ mod journal;
 mod layers;
 mod rack;
 mod readme;
+mod reference;
 mod registry;
 mod resume;
 mod sandbox;

@@ -8,7 +8,7 @@ use offbuild::journal::Journal;
 use offbuild::names::{AppName, CommitId, RackName, RunId, Target};
 use offbuild::report::github::Github;
 use offbuild::report::json::{EventLines, Report};
-use offbuild::report::plain::{Options, Plain, Verbosity};
+use offbuild::report::plain::{Ci, Options, Plain, Verbosity};
 use offbuild::report::{Sink, drive, html, summary};
 use offbuild::secret::{Redactor, Secret};
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ fn step(stage: Stage) -> Step {
 /// Everything the reports say of a run in which a hook printed `bytes`, in pieces of these sizes, and failed with `message`.
 async fn reports(redactor: Redactor, bytes: &[u8], pieces: &[usize], message: &str, dir: &Path) -> Vec<(String, String)> {
     let outputs: Vec<(&str, Shared)> =
-        ["quiet", "normal", "verbose", "live", "github", "events", "annotations"].map(|name| (name, Shared::default())).into();
+        ["quiet", "normal", "verbose", "live", "github", "gitlab", "events", "annotations"].map(|name| (name, Shared::default())).into();
     let out = |name: &str| outputs.iter().find(|(known, _)| *known == name).unwrap().1.clone();
     let plain = |name: &str, options| Box::new(Plain::new(out(name), options)) as Box<dyn Sink>;
     let files = [dir.join("summary.md"), dir.join("outputs")];
@@ -46,7 +46,8 @@ async fn reports(redactor: Redactor, bytes: &[u8], pieces: &[usize], message: &s
         plain("normal", Options::default()),
         plain("verbose", Options { verbosity: Verbosity::Verbose, ..Options::default() }),
         plain("live", Options { live: true, ..Options::default() }),
-        plain("github", Options { github: true, ..Options::default() }),
+        plain("github", Options { ci: Ci::Github, ..Options::default() }),
+        plain("gitlab", Options { ci: Ci::Gitlab, ..Options::default() }),
         Box::new(EventLines::new(out("events"))),
         Box::new(Github::new(out("annotations"), Some(files[0].clone()), Some(files[1].clone()))),
     ];

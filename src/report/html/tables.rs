@@ -44,7 +44,7 @@ pub(super) fn targets(state: &RunState, page: &mut String) {
         if !rest.is_empty() {
             rows(page, "targets", state, &rest);
         }
-        let _ = write!(page, "<details class=\"fold\"><summary>{} with nothing to do</summary>\n", count(more.len(), "target"));
+        let _ = writeln!(page, "<details class=\"fold\"><summary>{} with nothing to do</summary>", count(more.len(), "target"));
         rows(page, "targets with nothing to do", state, &more);
         page.push_str("</details>\n");
     }

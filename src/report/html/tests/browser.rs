@@ -158,3 +158,15 @@ fn it_looks_different_in_light_in_dark_and_in_little_room() {
         assert!(pictures[0] != pictures[1] && pictures[0] != pictures[2], "{name}");
     }
 }
+
+#[test]
+#[should_panic(expected = "nothing.example")]
+fn a_request_would_be_seen() {
+    Shown::new("<!doctype html><title>page</title><img src=\"http://nothing.example/picture.png\">").open("", &[]);
+}
+
+#[test]
+#[should_panic(expected = "a complaint")]
+fn an_error_would_be_seen() {
+    Shown::new("<!doctype html><title>page</title><script>throw new Error('a complaint')</script>").open("", &[]);
+}
