@@ -142,8 +142,11 @@ impl<'a> Walk<'a> {
                 self.problem(item.span.start, message, Some("fill it in, or take the `-` away".to_owned()));
             }
             path.push(index.to_string());
-            // What is wrong keeps its index, so that the others keep their places.
-            read.push(self.value(item, of, path).unwrap_or(Value::String(String::new())));
+            // What is wrong keeps its index, so that the others keep their places; it is told already, and must not be told again
+            // by whoever reads the values.
+            let filler = || self.choices(of).into_iter().find_map(words).and_then(|words| words.first().copied()).unwrap_or_default();
+            let filler = Value::String(filler().to_owned());
+            read.push(self.value(item, of, path).unwrap_or(filler));
             path.pop();
         }
         Value::Sequence(read)
