@@ -28,8 +28,8 @@ use tokio::time::Instant;
 
 /// The object's name.
 const KEY: &str = "lease";
-/// How wrong the time of a rack may be: it is read off answers that tell whole seconds and may come late.
-const CLOCK: Duration = Duration::from_secs(5);
+/// How exactly racks tell the time.
+const SECOND: Duration = Duration::from_secs(1);
 /// How often heartbeats are refreshed.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
@@ -364,7 +364,7 @@ impl Held {
         match self.look(place).await {
             Seen::Lease(lease, now) => Err(format!("another run took `{target}` over, {}", lease.describe(now))),
             // What was over when the run began may seem not to be for a moment more.
-            Seen::Freeze(freeze, now) if !self.over_freezes && freeze.until.is_none_or(|until| until > now + CLOCK) => {
+            Seen::Freeze(freeze, now) if !self.over_freezes && freeze.until.is_none_or(|until| until > now + SECOND) => {
                 Err(format!("`{target}` is {}", freeze.describe(now)))
             }
             // Nobody else claims it, or nobody can tell.

@@ -382,7 +382,7 @@ pub trait RackRead: Send + Sync {
     /// A small text that was kept with `app` under this name; `None` when none is.
     async fn note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError>;
 
-    /// How far the rack's clock is ahead of this machine's, as its last good answer told; `None` when it does not tell.
+    /// How far the rack's clock is at least ahead of this machine's, as its answers told; `None` when they do not tell.
     fn clock_ahead(&self) -> Option<time::Duration>;
 }
 

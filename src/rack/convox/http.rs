@@ -4,6 +4,7 @@
 //! jitter. [`Http::once`] is sent once; its error tells whether the rack said no ([`CallError::Answered`]), never got the
 //! call ([`CallError::NotSent`]) or may have carried it out ([`CallError::Lost`]). What to do then is the caller's matter.
 
+use super::clock::Clock;
 use super::failure::{CallError, answered, body, chain, transport};
 use super::tls;
 use crate::rack::login::{RackLogin, is_loopback};
@@ -44,8 +45,7 @@ pub(super) struct Http {
     /// The console's session, for racks behind it; the console asks for one when it wants one.
     session: Mutex<Option<Secret>>,
     relayed: bool,
-    /// How far the rack's clock was ahead of ours with its last good answer.
-    ahead: Mutex<Option<time::Duration>>,
+    clock: Mutex<Clock>,
     /// The first wait before a call is repeated; each next one is twice as long.
     backoff: Duration,
     /// A read takes no longer, each time it is tried.
@@ -88,7 +88,7 @@ impl Http {
             base: login.url.clone(),
             session: Mutex::default(),
             relayed: login.relayed.is_some(),
-            ahead: Mutex::default(),
+            clock: Mutex::default(),
             backoff,
             answer,
         })
@@ -189,10 +189,14 @@ impl Http {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>, Refusal> {
+        let sent = OffsetDateTime::now_utc();
         let response = self.in_session(request).send().await.map_err(|error| Refusal::of(transport(&error)))?;
+        let arrived = OffsetDateTime::now_utc();
         if response.status().is_success() {
-            let said = response.headers().get(DATE).and_then(|value| OffsetDateTime::parse(value.to_str().ok()?, &Rfc2822).ok());
-            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = said.map(|said| said - OffsetDateTime::now_utc());
+            let date = response.headers().get(DATE).and_then(|value| OffsetDateTime::parse(value.to_str().ok()?, &Rfc2822).ok());
+            if let Some(date) = date {
+                self.clock.lock().unwrap_or_else(PoisonError::into_inner).told(date, sent, arrived);
+            }
             let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             if kind.starts_with(b"text/html") {
                 // A change that is answered like this may never have come to the rack.
@@ -208,10 +212,9 @@ impl Http {
         Err(Refusal { error: answered(response).await, session, wait })
     }
 
-    /// How far the rack's clock was ahead of ours with its last good answer, to a second or the call's length; `None` when it
-    /// did not tell the time.
+    /// How far the rack's clock is ahead of ours, as [`Clock`] knows it.
     pub(super) fn ahead(&self) -> Option<time::Duration> {
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).ahead()
     }
 
     fn in_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {

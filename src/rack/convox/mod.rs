@@ -8,6 +8,7 @@
 //! Deliberately absent: any decision about what to deploy, `force=true`, and retries of a change without a look in between.
 
 mod build_log;
+mod clock;
 mod deliver;
 mod evidence;
 mod failure;
