@@ -1,11 +1,17 @@
 //! The plan as people and programs read it.
 
-use super::{Decision, Gone, ImageAction, Plan, TargetPlan};
+use super::{Decision, Gone, ImageAction, Origin, Plan, TargetPlan};
+use crate::names::{CommitId, RackName};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// The version of the JSON.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// What a question shows of a plan's notes and targets.
+const MOST_NOTES: usize = 2;
+const MOST_TARGETS: usize = 6;
 
 /// The plan step by step, with its reasons. `verbose` shows every reason, not only the first ones.
 #[must_use]
@@ -18,7 +24,7 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
     }
     let width = plan.targets().map(|target| target.target.app.as_str().len()).max().unwrap_or(0);
     for lane in &plan.lanes {
-        let after: Vec<&str> = lane.after.iter().map(crate::names::RackName::as_str).collect();
+        let after: Vec<&str> = lane.after.iter().map(RackName::as_str).collect();
         let after = if after.is_empty() { String::new() } else { format!(" (after {})", after.join(", ")) };
         line(&mut out, &format!("\nrack {}{after}", lane.rack));
         for target in &lane.targets {
@@ -63,6 +69,42 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
         if !app.builds() && app.hooks.keys().any(|kind| kind.is_of_build()) {
             line(&mut out, &format!("  {} is not built again, so its build hooks do not run", app.name));
         }
+    }
+    out
+}
+
+/// The plan in about ten lines, for a question: how much there is to do, and which targets it is for, those on `first` before the
+/// others. `subject` tells a commit's, when it is here.
+#[must_use]
+pub fn brief(plan: &Plan, first: &BTreeSet<&RackName>, subject: &dyn Fn(&CommitId) -> Option<String>) -> String {
+    let mut out = String::new();
+    let head = &plan.head.commit;
+    line(&mut out, &format!("commit {} {}", head.id.short(), head.subject));
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    plan.targets().for_each(|target| *counts.entry(target.decision.word()).or_default() += 1);
+    let counts: Vec<String> = counts.iter().map(|(word, number)| format!("{number} {word}")).collect();
+    let images = plan.apps.values().map(|app| app.images.len()).sum::<usize>();
+    line(&mut out, &format!("targets: {}; images: {} to build of {images}", counts.join(", "), plan.builds.len()));
+    for note in plan.notes.iter().take(MOST_NOTES) {
+        line(&mut out, &format!("note: {note}"));
+    }
+    let mut changed: Vec<&TargetPlan> = plan.changed().collect();
+    changed.sort_by_key(|target| !first.contains(&target.target.rack));
+    let width = changed.iter().take(MOST_TARGETS).map(|target| target.target.to_string().len()).max().unwrap_or(0);
+    for target in changed.iter().take(MOST_TARGETS) {
+        let what = match (&target.origin, &target.base) {
+            (Origin::Copy { .. }, _) => target.reasons.first().cloned().unwrap_or_default(),
+            (_, Some(base)) => {
+                let subject = subject(base).map_or_else(String::new, |subject| format!(" from \"{subject}\""));
+                format!("{} → {}{subject}", base.short(), head.id.short())
+            }
+            (_, None) => format!("→ {}", head.id.short()),
+        };
+        line(&mut out, &format!("  {:width$}  {}  {what}", target.target.to_string(), target.decision.word()));
+    }
+    let more = changed.len().saturating_sub(MOST_TARGETS) + plan.notes.len().saturating_sub(MOST_NOTES);
+    if more > 0 {
+        line(&mut out, &format!("  … and {more} more (offbuild plan)"));
     }
     out
 }

@@ -22,6 +22,7 @@ use crate::rack::Rack;
 use crate::registry::Registry;
 use crate::report::plain::Verbosity;
 use crate::report::state::RunState;
+use crate::report::text::{clean, clip};
 use crate::report::{self, Sink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
@@ -34,7 +35,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 /// Asks before a protected rack is touched; without a terminal, `--yes` has to say it.
 pub(super) fn confirm(world: &World, plan: &Plan, guards: &cli::Guards) -> Result<()> {
     let changed = plan.changed().map(|target| &target.target.rack).collect();
-    confirm_racks(world, &changed, &show::text(plan, false), "release to", guards.yes)
+    let protected = world.racks().into_iter().filter(|rack| rack.protected).map(|rack| &rack.name).collect();
+    let subject = |commit: &CommitId| world.history.commit(commit).ok().map(|commit| commit.subject);
+    let columns = report::width(std::io::stderr(), |name| std::env::var(name).ok());
+    let brief = show::brief(plan, &protected, &subject);
+    let shown: String = brief.lines().map(|line| format!("{}\n", clip(&clean(line), columns))).collect();
+    confirm_racks(world, &changed, &shown, "release to", guards.yes)
 }
 
 /// The same for what is `shown`; `doing` is what the question asks about.

@@ -161,7 +161,10 @@ fn on_a_terminal_a_protected_rack_is_asked_for_with_the_plan_in_sight() {
         let run = world.run_on_terminal(&["deploy"], question, no).code(4).says("the answer was not yes");
         // What is agreed to is shown first.
         let asked = run.done.stderr.split(question).next().unwrap();
-        assert!(asked.contains("rack production\n  web  deploy\n") && asked.contains("rack staging\n  web  deploy\n"), "{asked}");
+        let head = world.repo.git(&["rev-parse", "--short=12", "HEAD"]);
+        let plan =
+            format!("targets: 2 deploy; images: 1 to build of 1\n  web@production  deploy  → {head}\n  web@staging     deploy  → {head}\n");
+        assert!(asked.ends_with(&format!("commit {head} everything\n{plan}\n")), "{asked}");
         assert!(run.events.is_empty());
     }
     assert!(world.sandbox.requests().split_off(before).iter().all(|request| request.method == "GET"));
@@ -174,10 +177,27 @@ fn on_a_terminal_a_protected_rack_is_asked_for_with_the_plan_in_sight() {
     world.page("web", "second").repo.commit("second");
     world.run(&["deploy", "--yes"]).code(0);
     let question = "protected rack `production`? [y/N] ";
+    world.page("web", "third").repo.commit("third");
+    let asked = world.run_on_terminal(&["deploy", "-r", "production"], question, "n").code(4).done.stderr;
+    let [from, to] = ["HEAD^", "HEAD"].map(|revision| world.repo.git(&["rev-parse", "--short=12", revision]));
+    assert!(asked.contains(&format!("\n  web@production  deploy  {from} → {to} from \"second\"\n")), "{asked}");
     world.run_on_terminal(&["rollback", "web@production"], question, "n").code(4);
     assert_eq!(world.sandbox.promotes("production", "web"), 2);
     world.run_on_terminal(&["rollback", "web@production"], question, "yes").code(0);
     assert_eq!(world.sandbox.promotes("production", "web"), 3);
+}
+
+#[test]
+fn a_question_shows_the_protected_racks_first_and_about_ten_lines() {
+    let apps = ["one", "two", "three", "four", "five"];
+    let world = Setup::new(&apps).rack("alpha", Version::V2, "").rack("production", Version::V3, "protected: true").start();
+    let asked = world.run_on_terminal(&["deploy"], "[y/N] ", "n").code(4).done.stderr;
+    let shown: Vec<&str> = asked.split("release to").next().unwrap().trim_end().lines().collect();
+    let targets: Vec<&str> =
+        shown.iter().filter_map(|line| line.strip_prefix("  ")?.split_once("  ").map(|(target, _)| target.trim())).collect();
+    assert_eq!(targets[..5].iter().filter(|target| target.ends_with("@production")).count(), 5, "{asked}");
+    assert_eq!(shown.last(), Some(&"  … and 9 more (offbuild plan)"), "{asked}");
+    assert!(shown.len() <= 10 && targets.len() == 6, "{asked}");
 }
 
 #[test]
