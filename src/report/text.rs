@@ -2,6 +2,7 @@
 
 pub use crate::words::{count, took};
 use anstyle::{AnsiColor, Style};
+use time::OffsetDateTime;
 
 /// `3.4 of 12.0 MB`.
 #[must_use]
@@ -9,6 +10,37 @@ pub fn transferred(current: u64, total: Option<u64>) -> String {
     // A tenth of a megabyte is as exact as people read it.
     let tenths = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes % 1_000_000 / 100_000);
     total.map_or_else(|| format!("{} MB", tenths(current)), |total| format!("{} of {} MB", tenths(current), tenths(total)))
+}
+
+/// Units of ages, the largest first: seconds, name, short name.
+const UNITS: [(i64, &str, &str); 6] = [
+    (365 * 86_400, "year", "y"),
+    (30 * 86_400, "month", "mo"),
+    (7 * 86_400, "week", "w"),
+    (86_400, "day", "d"),
+    (3600, "hour", "h"),
+    (60, "minute", "m"),
+];
+
+/// How often the largest unit that there is one of fits in between, with its names.
+fn in_units(then: OffsetDateTime, now: OffsetDateTime) -> Option<(usize, &'static str, &'static str)> {
+    let seconds = (now - then).whole_seconds();
+    UNITS.into_iter().find_map(|(length, name, short)| match usize::try_from(seconds / length) {
+        Ok(number @ 1..) => Some((number, name, short)),
+        _ => None,
+    })
+}
+
+/// `3 days ago`, in the largest unit that there is one of.
+#[must_use]
+pub fn age(then: OffsetDateTime, now: OffsetDateTime) -> String {
+    in_units(then, now).map_or_else(|| "just now".to_owned(), |(number, name, _)| format!("{} ago", count(number, name)))
+}
+
+/// The same for a column: `3d`.
+#[must_use]
+pub fn age_in_short(then: OffsetDateTime, now: OffsetDateTime) -> String {
+    in_units(then, now).map_or_else(|| "now".to_owned(), |(number, _, short)| format!("{number}{short}"))
 }
 
 /// A line of a program's output as one safe line: what a carriage return left visible, without escape sequences and
@@ -165,6 +197,25 @@ mod tests {
     fn durations_read_as_people_say_them() {
         let said: Vec<String> = [0, 449, 59_999, 60_000, 123_000, 3_720_000].into_iter().map(took).collect();
         assert_eq!(said, ["0.0s", "0.4s", "59.9s", "1m 00s", "2m 03s", "1h 02m"]);
+    }
+
+    #[test]
+    fn ages_are_told_in_the_largest_unit() {
+        let now = OffsetDateTime::from_unix_timestamp(1_000_000_000).unwrap();
+        let table = [
+            (-5, "just now", "now"),
+            (59, "just now", "now"),
+            (60, "1 minute ago", "1m"),
+            (7199, "1 hour ago", "1h"),
+            (3 * 86_400, "3 days ago", "3d"),
+            (15 * 86_400, "2 weeks ago", "2w"),
+            (61 * 86_400, "2 months ago", "2mo"),
+            (400 * 86_400, "1 year ago", "1y"),
+        ];
+        for (seconds, text, short) in table {
+            let then = now - time::Duration::seconds(seconds);
+            assert_eq!((age(then, now).as_str(), age_in_short(then, now).as_str()), (text, short), "{seconds}");
+        }
     }
 
     #[test]

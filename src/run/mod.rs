@@ -25,7 +25,9 @@ mod resume;
 mod rollback;
 mod rules;
 mod sandbox;
+mod status;
 mod tell;
+mod waiting;
 mod why;
 mod world;
 
@@ -105,7 +107,7 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Why(args) => why::why(&global, &args).await,
         Command::Lint(args) => lint::lint(&global, &args),
         Command::Heal(args) => heal::heal(&global, &args).await,
-        Command::Status(args) => info::status(&global, &args).await,
+        Command::Status(args) => status::status(&global, &args).await,
         Command::Doctor(args) => doctor::doctor(&global, &args).await,
         Command::Validate => info::validate(&global),
         Command::Config(args) => info::config(&global, &args),
@@ -136,4 +138,9 @@ async fn dispatch(cli: Cli) -> Result<u8> {
             print_data(&String::from_utf8_lossy(&page))
         }
     }
+}
+
+/// The columns of standard output.
+fn columns() -> usize {
+    crate::report::width(std::io::stdout(), |name| std::env::var(name).ok())
 }

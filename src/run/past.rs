@@ -19,16 +19,11 @@ fn state(global: &Global, run: &str) -> Result<RunState> {
 }
 
 pub(super) fn history(global: &Global) -> Result<u8> {
-    super::print(&report::history::history(&report::history::read(&root(global)?)?, columns()))
-}
-
-/// The columns of standard output.
-fn columns() -> usize {
-    report::width(std::io::stdout(), |name| std::env::var(name).ok())
+    super::print(&report::history::history(&report::history::read(&root(global)?)?, super::columns()))
 }
 
 pub(super) fn show(global: &Global, args: &RunArgs) -> Result<u8> {
-    let options = summary::Options { verbose: true, width: columns(), ..summary::Options::default() };
+    let options = summary::Options { verbose: true, width: super::columns(), ..summary::Options::default() };
     super::print_data(&summary::render(&state(global, &args.run)?, &options))
 }
 

@@ -6,6 +6,7 @@ use super::answer::{self, Near, ReasonOf, VERSION, Waiting, WhatIf, WhatIfApp};
 use super::compare::{Comparison, compare, is_changed};
 use super::misses::{misses_of, misses_of_all};
 use super::read::{self, Judged};
+use super::waiting;
 use super::world::{self, AskedHead, World, here};
 use crate::changes::affected::Matcher;
 use crate::changes::inputs::Inputs;
@@ -14,17 +15,15 @@ use crate::changes::verdict::{Reason, Verdict};
 use crate::changes::{Change, ChangeKind, CommitInfo, Log};
 use crate::cli::{Format, Global, Selection, WhyArgs};
 use crate::error::{Error, Result};
-use crate::names::{CommitId, RepoPath};
-use crate::report::text::{clean, clip, count};
+use crate::names::RepoPath;
+use crate::report::text::{age, clean, clip, count};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use time::OffsetDateTime;
 
-/// Commits looked at for what waits.
-const MOST_COMMITS: usize = 1000;
 /// Commits and paths that the text lists without `-v`.
 const SHOWN: usize = 10;
 /// Paths outside of all rules that are told as near.
@@ -54,11 +53,7 @@ fn explain(global: &Global, args: &WhyArgs, comparison: &Comparison) -> Result<u
     let Comparison { world, found, judgement } = comparison;
     let inputs = read::inputs(world, found)?;
     let near = misses_of_all(comparison, NEAREST)?;
-    let bases: BTreeSet<&CommitId> = judgement.targets.iter().filter_map(|judged| judged.decision.base.as_ref()).collect();
-    let mut logs: BTreeMap<&CommitId, Log> = BTreeMap::new();
-    for base in bases {
-        logs.insert(base, world.history.log(base, &world.head.commit.id, MOST_COMMITS)?);
-    }
+    let logs = waiting::logs(world, &judgement.targets)?;
     let mut told = Vec::new();
     for (judged, near) in judgement.targets.iter().zip(near) {
         let Some(inputs) = inputs.iter().find(|inputs| inputs.app == judged.target.app) else { continue };
@@ -88,25 +83,12 @@ fn explain(global: &Global, args: &WhyArgs, comparison: &Comparison) -> Result<u
     }
 }
 
-/// The commits of a log that touch an app, each with the paths that do.
-fn touching<'a>(log: &'a Log, inputs: &Inputs) -> Vec<answer::Commit<'a>> {
-    let touched = log.commits.iter().map(|logged| {
-        let paths = logged.paths.iter().filter(|path| inputs.contain(path)).collect();
-        answer::Commit { commit: &logged.commit, paths }
-    });
-    touched.filter(|commit| !commit.paths.is_empty()).collect()
-}
-
 fn target<'a>(told: &'a Told<'a>) -> answer::Target<'a> {
     let mut target = answer::Target::new(&told.judged.target, &told.judged.decision, &told.near);
     if let Some(base) = &mut target.base {
         base.info.clone_from(&told.base);
     }
-    target.waiting = told.log.map(|log| {
-        let commits = touching(log, told.inputs);
-        let authors = commits.iter().map(|commit| commit.commit.author.as_str()).collect();
-        Waiting { since_base: log.commits.len(), more: log.more, commits, authors }
-    });
+    target.waiting = told.log.map(|log| waiting::of(log, told.inputs));
     target
 }
 
@@ -141,7 +123,7 @@ fn text(told: &Told<'_>, verbose: bool, now: OffsetDateTime) -> String {
         nearest(&mut out, &told.near, verbose);
     }
     if let Some(log) = told.log {
-        waiting(&mut out, log, &touching(log, told.inputs), verbose, now);
+        what_waits(&mut out, &waiting::of(log, told.inputs), verbose, now);
     }
     out
 }
@@ -153,16 +135,15 @@ fn nearest(out: &mut String, near: &[Miss], verbose: bool) {
     }
 }
 
-fn waiting(out: &mut String, log: &Log, commits: &[answer::Commit<'_>], verbose: bool, now: OffsetDateTime) {
-    let since = format!("{}{}", count(log.commits.len(), "commit"), if log.more { " and more" } else { "" });
-    let authors: BTreeSet<&str> = commits.iter().map(|commit| commit.commit.author.as_str()).collect();
-    let heading = match commits.len() {
-        0 if log.commits.is_empty() => "nothing waits: no commit since".to_owned(),
+fn what_waits(out: &mut String, waiting: &Waiting<'_>, verbose: bool, now: OffsetDateTime) {
+    let since = format!("{}{}", count(waiting.since_base, "commit"), if waiting.more { " and more" } else { "" });
+    let heading = match waiting.commits.len() {
+        0 if waiting.since_base == 0 => "nothing waits: no commit since".to_owned(),
         0 => format!("nothing waits: of {since} since, none touches it"),
-        touching => format!("waiting: {} of {} ({since} since)", count(touching, "commit"), count(authors.len(), "author")),
+        touching => format!("waiting: {} of {} ({since} since)", count(touching, "commit"), count(waiting.authors.len(), "author")),
     };
     let _ = writeln!(out, "  {heading}");
-    listing(out, commits.iter().map(|commit| commit_line(commit.commit, now)), verbose);
+    listing(out, waiting.commits.iter().map(|commit| commit_line(commit.commit, now)), verbose);
 }
 
 /// Indented lines; without `verbose` only the first ones.
@@ -181,18 +162,6 @@ fn listing(out: &mut String, lines: impl ExactSizeIterator<Item = String>, verbo
 fn commit_line(commit: &CommitInfo, now: OffsetDateTime) -> String {
     let subject = clip(&clean(&commit.subject), 72);
     format!("{} {subject} ({}, {})", commit.id.short(), clip(&clean(&commit.author), 40), age(commit.time, now))
-}
-
-/// `3 days ago`, in the largest unit that there is one of.
-fn age(then: OffsetDateTime, now: OffsetDateTime) -> String {
-    let seconds = (now - then).whole_seconds();
-    let units = [(365 * 86_400, "year"), (30 * 86_400, "month"), (7 * 86_400, "week"), (86_400, "day"), (3600, "hour"), (60, "minute")];
-    for (length, unit) in units {
-        if let Ok(number @ 1..) = usize::try_from(seconds / length) {
-            return format!("{} ago", count(number, unit));
-        }
-    }
-    "just now".to_owned()
 }
 
 fn what_if(global: &Global, args: &WhyArgs, selection: &Selection) -> Result<u8> {
@@ -293,23 +262,6 @@ fn cleaned(path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages_are_told_in_the_largest_unit() {
-        let now = OffsetDateTime::from_unix_timestamp(1_000_000_000).unwrap();
-        let table = [
-            (-5, "just now"),
-            (59, "just now"),
-            (60, "1 minute ago"),
-            (7199, "1 hour ago"),
-            (3 * 86_400, "3 days ago"),
-            (15 * 86_400, "2 weeks ago"),
-            (400 * 86_400, "1 year ago"),
-        ];
-        for (seconds, text) in table {
-            assert_eq!(age(now - time::Duration::seconds(seconds), now), text, "{seconds}");
-        }
-    }
 
     #[test]
     fn paths_are_cleaned_by_their_text() {

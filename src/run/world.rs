@@ -9,7 +9,7 @@ use crate::cli::{Global, Selection};
 use crate::config::{self, App, Config, RackConfig, Selected, TargetConfig};
 use crate::error::{Error, Result};
 use crate::files::{Files, OnDisk};
-use crate::names::{AppName, RackName, RepoPath, Target};
+use crate::names::{RackName, RepoPath, Target};
 use crate::plan::Plan;
 use crate::rack::convox::Convox;
 use crate::rack::{Rack, RackError, login};
@@ -230,9 +230,4 @@ pub(super) fn rack_error(error: RackError) -> Error {
 /// The target of an app and one of its racks.
 pub(super) fn target(app: &App, on: &TargetConfig) -> Target {
     Target { app: app.name.clone(), rack: on.rack.clone() }
-}
-
-/// Names in a list for people: `a`, `b` and `c`.
-pub(super) fn listed<'n>(names: impl IntoIterator<Item = &'n AppName>) -> String {
-    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

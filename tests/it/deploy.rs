@@ -12,5 +12,6 @@ mod locks;
 mod many;
 mod rollout;
 mod signals;
+mod status;
 mod telling;
 mod two;
