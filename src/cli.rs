@@ -90,8 +90,11 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or that of a command
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 /// Which apps and racks.
@@ -131,6 +134,9 @@ pub enum Format {
 
 /// `offbuild status`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  offbuild status                  every app on every rack\n  offbuild status api -r staging   one of them"
+)]
 pub struct StatusArgs {
     /// Which apps and racks.
     #[command(flatten)]
@@ -150,6 +156,9 @@ pub struct DoctorArgs {
 
 /// `offbuild changed`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  offbuild changed                       compared with what is live\n  \
+                        offbuild changed --base origin/main    compared with a branch, no rack is asked\n  \
+                        offbuild changed --format names        a name per line, for scripts")]
 pub struct Changed {
     /// Which apps and racks.
     #[command(flatten)]
@@ -187,6 +196,8 @@ pub enum ChangedFormat {
 
 /// `offbuild why`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  offbuild why api@production           why it would be deployed, and what waits\n  \
+                        offbuild why --what-if libs/db.rb     which apps a change of this file would deploy")]
 pub struct WhyArgs {
     /// Which apps and racks: `APP` or `APP@RACK`; a name, a glob, a path, `tag:NAME`
     #[arg(value_name = "APP[@RACK]", required_unless_present = "what_if")]
@@ -218,6 +229,7 @@ pub struct LintArgs {
 
 /// `offbuild config`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  offbuild config api@production   every value and where it comes from")]
 pub struct ConfigArgs {
     /// The target, `app@rack`, or an app for all its racks
     #[arg(value_name = "APP[@RACK]")]

@@ -77,6 +77,10 @@ pub struct Output {
 
 /// `offbuild deploy`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  offbuild deploy                         the changed apps, to all their racks\n  \
+                        offbuild deploy api 'web-*' -r staging  some apps, to one rack\n  \
+                        offbuild deploy --dry-run               only show what it would do\n  \
+                        offbuild deploy --resume                go on with the last run")]
 pub struct Deploy {
     /// Which apps and racks.
     #[command(flatten)]
@@ -143,6 +147,8 @@ pub struct Promote {
 
 /// `offbuild rollback`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  offbuild rollback api@production                to what was live before\n  \
+                        offbuild rollback api@production --to 0123456   to the newest release of this commit")]
 pub struct Rollback {
     /// The target, `app@rack`
     #[arg(value_name = "APP@RACK")]

@@ -7,6 +7,7 @@ mod answer;
 mod carry_out;
 mod changed;
 mod compare;
+mod complete;
 mod contexts;
 mod demo;
 mod deploy;
@@ -32,7 +33,7 @@ mod why;
 mod world;
 
 use crate::cli::{Cli, Command, SchemaOf};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use clap::{CommandFactory as _, Parser as _};
 use std::borrow::Cow;
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ use tell::{print, print_data, tell};
 /// Runs the program with the process's arguments and environment.
 #[must_use]
 pub fn main() -> ExitCode {
+    complete::answer();
     tell::report_panics();
     tell::mask_environment();
     let cli = match Cli::try_parse() {
@@ -125,19 +127,30 @@ async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Report(args) => past::report(&global, &args),
         Command::Sandbox(args) => sandbox::sandbox(&args).await,
         Command::Demo(args) => demo::demo(&args).await,
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "offbuild", &mut script);
-            print_data(&String::from_utf8_lossy(&script))
-        }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command())
-                .render(&mut page)
-                .map_err(|error| crate::error::Error::failed("the manual page cannot be made").because(error))?;
-            print_data(&String::from_utf8_lossy(&page))
-        }
+        Command::Completions { shell } => complete::script(shell),
+        Command::Man { command } => man(command.as_deref()),
     }
+}
+
+/// `offbuild man`: the page of the program, or of one of its commands.
+fn man(command: Option<&str>) -> Result<u8> {
+    let mut program = Cli::command();
+    // Commands get their whole names and the options that all have.
+    program.build();
+    let command = match command {
+        None => program,
+        Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
+            Error::config(format!("there is no command `{name}`")).hint(crate::config::nearest::known(
+                name,
+                names.into_iter(),
+                "see offbuild help",
+            ))
+        })?,
+    };
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).map_err(|error| Error::failed("the manual page cannot be made").because(error))?;
+    print_data(&String::from_utf8_lossy(&page))
 }
 
 /// The columns of standard output.

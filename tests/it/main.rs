@@ -2,6 +2,7 @@
 
 mod answers;
 mod changes;
+mod completion;
 mod demo;
 mod dependencies;
 mod deploy;

@@ -38,25 +38,6 @@ fn init_writes_a_file_that_validates_and_never_writes_over_one() {
     assert_eq!(offbuild.run(&["init", "--full"]).code(0).stdout, include_str!("../../apps.example.yaml"));
 }
 
-#[test]
-fn completions_and_the_manual_page_know_the_commands() {
-    let repo = Repo::new();
-    let offbuild = Offbuild::new(&repo.root(), repo.dir.path());
-    for shell in ["bash", "zsh", "fish"] {
-        let script = offbuild.run(&["completions", shell]).code(0).stdout;
-        assert!(script.contains("deploy") && script.contains("--") && script.contains("no-promote"), "{shell}");
-    }
-    let script = repo.path("completions.bash");
-    std::fs::write(&script, offbuild.run(&["completions", "bash"]).code(0).stdout).unwrap();
-    let tried = format!(
-        "source {} && COMP_WORDS=(offbuild depl) COMP_CWORD=1 && _offbuild offbuild depl offbuild && echo \"${{COMPREPLY[*]}}\"",
-        script.display()
-    );
-    assert_eq!(super::support::sh(std::process::Command::new("bash").args(["-c", &tried])), "deploy");
-    let page = offbuild.run(&["man"]).code(0).stdout;
-    assert!(page.contains(".TH offbuild 1") && page.contains("offbuild\\-deploy"), "{page}");
-}
-
 /// The text without the indentation of its first line.
 fn unindented(text: &str) -> String {
     let indent = text.len() - text.trim_start_matches(' ').len();

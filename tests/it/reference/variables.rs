@@ -51,6 +51,7 @@ const READ: &[(&[&str], &str)] = &[
     ),
     (&["SSH_AUTH_SOCK"], "The agent for builds with `ssh`."),
     (&["HOME", "XDG_CONFIG_HOME", "PATH"], "Where configuration and logins of git, Docker and convox are; where programs are."),
+    (&["OFFBUILD_COMPLETE"], "Set by the scripts of `offbuild completions` when they ask for names."),
     (&["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM", "COLUMNS"], "Colours, the live view and the width of tables."),
     (&["CI", "JENKINS_URL"], "Whether this is a CI."),
     (&["GITLAB_CI"], "GitLab: sections that fold."),

@@ -24,6 +24,29 @@ fn an_unknown_command() {
 }
 
 #[test]
+fn a_name_that_is_nearly_right() {
+    let bench = Bench::released();
+    let table: [(&[&str], &str); 11] = [
+        (&["deplyo"], "'deploy'"),
+        (&["deploy", "wbe"], "did you mean `web`?"),
+        (&["deploy", "wbe@staging"], "did you mean `web`?"),
+        (&["deploy", "web@stagign"], "did you mean `staging`?"),
+        (&["deploy", "--rack", "stagin"], "did you mean `staging`?"),
+        (&["status", "webb"], "did you mean `web`?"),
+        (&["why", "wbe"], "did you mean `web`?"),
+        (&["config", "wbe@staging"], "did you mean `web`?"),
+        (&["config", "web@stagng"], "did you mean `staging`?"),
+        (&["rollback", "wbe@staging"], "did you mean `web`?"),
+        (&["rollback", "web@stagng"], "did you mean `staging`?"),
+    ];
+    for (args, hint) in table {
+        let said = bench.says(args);
+        assert!(said.starts_with("exit 2\n") && said.contains(hint), "{args:?}: {said}");
+    }
+    assert_eq!((bench.calls("GET"), bench.calls("POST")), (vec![], vec![]));
+}
+
+#[test]
 fn no_command() {
     assert!(says(&[]).starts_with("exit 2\n"));
 }
@@ -193,7 +216,7 @@ fn help() {
       sandbox      Serve racks of both versions and an image registry on loopback
       demo         Deploy the example monorepo to a sandbox, with the real Docker Engine
       completions  Print a completion script
-      man          Print the manual page
+      man          Print the manual page, or that of a command
       help         Print this message or the help of the given subcommand(s)
 
     Options:
@@ -355,6 +378,12 @@ fn help() {
 
       -q, --quiet
               Say only results and errors
+
+    Examples:
+      offbuild deploy                         the changed apps, to all their racks
+      offbuild deploy api 'web-*' -r staging  some apps, to one rack
+      offbuild deploy --dry-run               only show what it would do
+      offbuild deploy --resume                go on with the last run
     "#);
     insta::assert_snapshot!(says(&["changed", "--help"]), @r#"
     exit 0
@@ -421,5 +450,10 @@ fn help() {
 
       -q, --quiet
               Say only results and errors
+
+    Examples:
+      offbuild changed                       compared with what is live
+      offbuild changed --base origin/main    compared with a branch, no rack is asked
+      offbuild changed --format names        a name per line, for scripts
     "#);
 }
