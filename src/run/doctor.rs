@@ -12,10 +12,12 @@ use crate::manifest::image_tags;
 use crate::names::Repository;
 use crate::rack::RackRead as _;
 use crate::registry::Registry;
+use crate::registry::host::EcrHost;
 use crate::registry::registries::Registries;
 use crate::report::text::table;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The version of the JSON.
@@ -24,6 +26,10 @@ const FORMAT_VERSION: u32 = 1;
 const NO_TAG: &str = "offbuild-doctor";
 /// AWS refuses requests whose time is further off than five minutes; this is well before.
 const CLOCK: time::Duration = time::Duration::seconds(60);
+
+const GIB: u64 = 1 << 30;
+/// Room in which a few images can just be built.
+const LITTLE: u64 = 5 * GIB;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -70,12 +76,12 @@ pub(super) async fn doctor(global: &Global, args: &DoctorArgs) -> Result<u8> {
     let mut checks = Vec::new();
     if let Some(world) = tokio::task::block_in_place(|| local(global, &mut checks)) {
         let registries = world.registries();
-        let (engine, mut others) = tokio::join!(engine(&registries), reached(&world, &registries));
-        checks.push(engine);
+        let (mut engine, mut others) = tokio::join!(engine(&registries), reached(&world, &registries));
+        checks.append(&mut engine);
         checks.append(&mut others);
     } else {
         let registries = Arc::new(Registries::new(BTreeMap::new(), environment(), Default::default()));
-        checks.push(engine(&registries).await);
+        checks.append(&mut engine(&registries).await);
     }
     match args.format {
         Format::Json => super::print_data(&format!("{:#}\n", serde_json::json!({"version": FORMAT_VERSION, "checks": checks})))?,
@@ -122,15 +128,28 @@ fn local(global: &Global, checks: &mut Vec<Check>) -> Option<World> {
     Some(world)
 }
 
-async fn engine(registries: &Arc<Registries>) -> Check {
+/// The engine, its BuildKit, and the room it has.
+async fn engine(registries: &Arc<Registries>) -> Vec<Check> {
     let env = environment();
-    let engine = Docker::connect(Arc::clone(&env), home(&env).as_deref(), Arc::clone(registries) as Arc<dyn Registry>);
-    let info = match engine {
-        Ok(engine) => engine.probe().await,
-        Err(error) => Err(error),
+    let name = "Docker Engine";
+    let engine = match Docker::connect(Arc::clone(&env), home(&env).as_deref(), Arc::clone(registries) as Arc<dyn Registry>) {
+        Ok(engine) => engine,
+        Err(error) => return vec![Check::fail(name, super::carry_out::engine_error(error))],
     };
-    let found = info.map(|info| format!("{} ({}) at {}, BuildKit answers", info.version, info.platform, info.endpoint));
-    Check::of("Docker Engine", found.map_err(super::carry_out::engine_error))
+    let found = match engine.probe().await {
+        Ok(info) => format!("{} ({}) at {}, BuildKit answers", info.version, info.platform, info.endpoint),
+        Err(error) => return vec![Check::fail(name, super::carry_out::engine_error(error))],
+    };
+    // An engine elsewhere, or in a machine of its own, keeps its images where this one cannot look.
+    let root = engine.data_root().await;
+    let disk = root.and_then(|root| Some((rustix::fs::statvfs(&root).ok()?, root)));
+    let room = disk.map(|(disk, root)| room(disk.f_bavail.saturating_mul(disk.f_frsize), &root));
+    std::iter::once(Check::ok(name, found)).chain(room).collect()
+}
+
+fn room(free: u64, root: &Path) -> Check {
+    let found = format!("{}.{} GiB free at {}", free / GIB, free % GIB * 10 / GIB, root.display());
+    if free >= LITTLE { Check::ok("disk", found) } else { Check::warn("disk", found, "docker system prune, or docker builder prune") }
 }
 
 /// Everything over the network, all at once.
@@ -139,7 +158,11 @@ async fn reached(world: &World, registries: &Registries) -> Vec<Check> {
     let hosts = repositories(world);
     let hosts = futures_util::future::join_all(hosts.iter().map(|(host, repository)| async move {
         let asked = registries.find(repository, &[NO_TAG.to_owned()]).await;
-        let found = asked.map(|_| "the login is good".to_owned()).map_err(super::existing::registry_error);
+        let whose = EcrHost::parse(host).map_or_else(String::new, |ecr| {
+            let account = ecr.account.map_or_else(String::new, |account| format!(" of account {account}"));
+            format!(", ECR{account} in {}", ecr.region)
+        });
+        let found = asked.map(|_| format!("the login is good{whose}")).map_err(super::existing::registry_error);
         Check::of(format!("registry {host}"), found)
     }));
     let (hosts, racks) = tokio::join!(hosts, racks);
@@ -210,4 +233,21 @@ fn text(checks: &[Check]) -> String {
         rows.extend(check.next.iter().map(|next| [String::new(), String::new(), format!("next: {next}")]));
     }
     table(&rows, None).into_iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_room_is_a_warning_with_its_cure() {
+        for (free, health, found) in [
+            (0, Health::Warn, "0.0 GiB free at /var/lib/docker"),
+            (LITTLE - 1, Health::Warn, "4.9 GiB free at /var/lib/docker"),
+            (LITTLE, Health::Ok, "5.0 GiB free at /var/lib/docker"),
+        ] {
+            let check = room(free, Path::new("/var/lib/docker"));
+            assert_eq!((check.health, check.found.as_str(), check.next.is_some()), (health, found, health == Health::Warn));
+        }
+    }
 }

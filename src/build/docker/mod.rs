@@ -76,6 +76,12 @@ impl Docker {
         Self { root: Some(root.to_owned()), ..self }
     }
 
+    /// Where the engine keeps images and its build cache, when it is reached through a socket of this machine and tells.
+    pub async fn data_root(&self) -> Option<PathBuf> {
+        let endpoint::Address::Unix(_) = self.endpoint.address else { return None };
+        self.client.info().await.ok()?.docker_root_dir.map(PathBuf::from)
+    }
+
     async fn version(&self) -> Result<bollard::models::SystemVersion, BuildError> {
         repeated(|| self.client.version()).await.map_err(|error| call(&self.endpoint, "the engine does not tell its version", error))
     }
