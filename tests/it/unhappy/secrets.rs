@@ -99,9 +99,10 @@ fn no_secret_is_on_a_command_line_in_a_label_or_in_a_tag() {
     let spy = |name: &str, then: &str| {
         let path = bench.repo.path(&format!("../bin/{name}"));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let spied = spied.display();
-        // Of everything that runs at that moment, this program and the one that started it among them.
-        let all = format!("for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $each; echo; done >> {spied} 2>/dev/null");
+        let (spied, bin) = (spied.display(), path.parent().unwrap().display());
+        // Of all that runs at that moment and has this run's environment, this program and the one that started it among them.
+        let tell = format!("if grep -qs '{bin}' $each/environ; then tr '\\0' ' ' < $each/cmdline; echo; fi");
+        let all = format!("for each in /proc/[0-9]*; do {tell}; done >> {spied} 2>/dev/null");
         std::fs::write(&path, format!("#!/bin/sh\necho 'spy {name}' >> {spied}\n{all}\n{then}\n")).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     };
