@@ -288,6 +288,8 @@ impl RunState {
             }
             EventKind::BuildStep { step, name, cached, done, millis, error } => {
                 let known = self.step(step, event.time);
+                // What it said is not what the next one does.
+                known.last_line = known.last_line.take().filter(|_| !*done);
                 let place = known.build_steps.iter().rposition(|seen| seen.name == *name);
                 let seen = place.map_or(event.time, |place| known.build_steps[place].seen);
                 let (name, error) = (name.clone(), error.clone());

@@ -5,6 +5,7 @@ use super::state::{Live, RunState, TargetState};
 use super::text::{Paint, clean, count, table, took, wrap};
 use crate::event::TargetOutcome;
 use crate::names::Target;
+use std::collections::BTreeMap;
 
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +24,8 @@ impl Default for Options {
     }
 }
 
-/// More targets that are up to date than this are counted instead of listed.
-const LISTED_UP_TO_DATE: usize = 8;
+/// More targets than this that nothing was done to, for one reason, are counted instead of listed.
+const LISTED_ALIKE: usize = 8;
 /// Of more lines in a part of the evidence, the last ones are shown.
 const SECTION_LINES: usize = 12;
 /// More notices than this are counted.
@@ -72,19 +73,17 @@ fn is_quiet(state: &RunState) -> bool {
 
 fn targets(state: &RunState, options: &Options, lines: &mut Vec<String>) {
     let all = state.targets_in_order();
-    let idle = |target: &TargetState| target.outcome == Some(TargetOutcome::UpToDate);
-    let hidden = all.iter().filter(|(_, known)| idle(known)).count();
-    let hide = hidden > LISTED_UP_TO_DATE && !options.verbose;
+    let folded = folded(state, options);
     let mut rows = vec![["TARGET", "OUTCOME", "RELEASE", "TOOK", "WHY"].map(str::to_owned)];
     let mut moods = vec![Mood::Heading];
-    for (target, known) in all.iter().filter(|(_, known)| !(hide && idle(known))) {
+    for (target, known) in all.iter().filter(|(_, known)| !is_folded(known, &folded)) {
         rows.push(row(target, known));
         moods.push(mood(known));
     }
-    if rows.len() == 1 {
+    if rows.len() == 1 && folded.is_empty() {
         return;
     }
-    for (line, mood) in table(&rows, Some(options.width)).iter().zip(moods) {
+    for (line, mood) in table(&rows, Some(options.width)).iter().zip(moods).filter(|_| rows.len() > 1) {
         lines.push(match mood {
             Mood::Heading => options.paint.strong(line),
             Mood::Good => options.paint.good(line),
@@ -93,9 +92,35 @@ fn targets(state: &RunState, options: &Options, lines: &mut Vec<String>) {
             Mood::Left => options.paint.warn(line),
         });
     }
-    if hide {
-        lines.push(options.paint.dim(&format!("and {} up to date", count(hidden, "target"))));
+    for (alike, number) in folded {
+        let and = if rows.len() > 1 { "and " } else { "" };
+        let told = wrap(&format!("{and}{} {alike}", count(number, "target")), options.width);
+        lines.extend(told.iter().map(|line| options.paint.dim(line)));
     }
+}
+
+/// What a target that nothing was done to is counted under: many are so for one reason.
+fn alike(target: &TargetState) -> Option<String> {
+    match &target.outcome {
+        _ if !target.left().is_empty() => None,
+        Some(TargetOutcome::UpToDate) => Some("up to date".to_owned()),
+        Some(TargetOutcome::NotAttempted { why }) => Some(format!("not attempted: {}", clean(why))),
+        _ => None,
+    }
+}
+
+/// What more targets than can be listed have in common, and how many they are.
+fn folded(state: &RunState, options: &Options) -> BTreeMap<String, usize> {
+    let mut numbers = BTreeMap::new();
+    for alike in state.targets.values().filter_map(alike) {
+        *numbers.entry(alike).or_insert(0) += 1;
+    }
+    numbers.retain(|_, number| *number > LISTED_ALIKE && !options.verbose);
+    numbers
+}
+
+fn is_folded(target: &TargetState, folded: &BTreeMap<String, usize>) -> bool {
+    alike(target).is_some_and(|alike| folded.contains_key(&alike))
 }
 
 #[derive(Clone, Copy)]
@@ -195,15 +220,25 @@ fn explain(failure: &Failure, options: &Options, lines: &mut Vec<String>) {
 }
 
 fn live(state: &RunState, options: &Options, lines: &mut Vec<String>) {
+    let folded = folded(state, options);
     let mut rows = Vec::new();
+    let mut hidden = 0;
     for (target, known) in state.targets_in_order() {
-        if known.outcome != Some(TargetOutcome::UpToDate) || !known.left().is_empty() {
-            let [release, note] = live_words(known);
-            rows.push([format!("  {target}"), release, note]);
+        if known.outcome == Some(TargetOutcome::UpToDate) && known.left().is_empty() {
+            continue;
         }
+        if is_folded(known, &folded) {
+            hidden += 1;
+            continue;
+        }
+        let [release, note] = live_words(known);
+        rows.push([format!("  {target}"), release, note]);
     }
     lines.push(options.paint.strong("live now"));
     lines.extend(table(&rows, Some(options.width)));
+    if hidden > 0 {
+        lines.push(options.paint.dim(&format!("  and what was, on {} not attempted", count(hidden, "target"))));
+    }
 }
 
 /// The live release and a note on it.
@@ -488,6 +523,25 @@ mod tests {
         when it is fixed and committed: offbuild deploy
         to try this commit again: offbuild deploy --resume
         "#);
+    }
+
+    #[test]
+    fn many_targets_that_were_not_attempted_for_one_reason_are_counted() {
+        let mut events = samples::build_broken();
+        for number in 0..9 {
+            let (target, last) = (samples::target(&format!("many{number}@staging")), events.last().unwrap().clone());
+            let outcome = TargetOutcome::NotAttempted { why: "its turn never came".to_owned() };
+            let kind = crate::event::EventKind::TargetFinished { target, millis: 0, outcome };
+            events.push(crate::event::Event { kind, ..last });
+        }
+        let text = drawn(&events);
+        assert!(text.contains("\nand 9 targets not attempted: its turn never came\n") && !text.contains("many"), "{text}");
+        assert!(
+            text.contains("\n  and what was, on 9 targets not attempted\n") && text.contains("worker@staging  not-attempted"),
+            "{text}"
+        );
+        let options = Options { verbose: true, ..Options::default() };
+        assert!(render(&RunState::replay(&events), &options).contains("many8@staging"));
     }
 
     #[test]
