@@ -157,6 +157,12 @@ impl Events {
         self.place(kind);
     }
 
+    /// True when nobody takes events any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.inner.sender.is_closed()
+    }
+
     /// Sends an event and returns when it is on disk: for what must be known after a kill. At once when nobody writes a journal.
     pub async fn record(&self, kind: EventKind) {
         let seq = self.place(kind);

@@ -18,8 +18,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The listeners of a run.
 #[derive(Default)]
 pub(super) struct Listeners {
-    /// Each ends when its sink is gone, with what is wrong with its last message.
-    sending: Vec<JoinHandle<Option<String>>>,
+    /// Each ends when its sink is gone, with what nobody could be told of any more when it failed.
+    sending: Vec<JoinHandle<Vec<String>>>,
     /// Why some listeners cannot be told anything.
     pub(super) unheard: Vec<String>,
 }
@@ -48,16 +48,14 @@ impl Listeners {
     pub(super) async fn end(self) {
         let deadline = tokio::time::Instant::now() + LIMIT;
         for mut sending in self.sending {
-            let problem = match tokio::time::timeout_at(deadline, &mut sending).await {
-                Ok(sent) => sent.ok().flatten(),
+            let problems = match tokio::time::timeout_at(deadline, &mut sending).await {
+                Ok(sent) => sent.unwrap_or_default(),
                 Err(_) => {
                     sending.abort();
-                    Some(format!("`notify` was not told of the run's end within {} s", LIMIT.as_secs()))
+                    vec![format!("`notify` was not told of the run's end within {} s", LIMIT.as_secs())]
                 }
             };
-            if let Some(problem) = problem {
-                super::tell(format!("warning: {problem}"));
-            }
+            problems.iter().for_each(|problem| super::tell(format!("warning: {problem}")));
         }
     }
 }
@@ -75,13 +73,13 @@ fn wish(config: &NotifyConfig) -> Wish {
 
 /// Sends the messages of a listener in their order. The end of the run is told by journal and screen, so what fails after it is
 /// returned, not recorded.
-async fn send_all(name: String, url: Secret, mut messages: UnboundedReceiver<Message>, events: Events) -> Option<String> {
-    let mut failed = None;
+async fn send_all(name: String, url: Secret, mut messages: UnboundedReceiver<Message>, events: Events) -> Vec<String> {
+    let mut failed = Vec::new();
     while let Some(message) = messages.recv().await {
         let Err(why) = post(&url, &message).await else { continue };
         let problem = format!("{name} could not be told of the run's {}: {why}", if message.last { "end" } else { "start" });
-        if message.last {
-            failed = Some(events.redactor().redact(&problem).into_owned());
+        if message.last || events.is_over() {
+            failed.push(events.redactor().redact(&problem).into_owned());
         } else {
             events.send(EventKind::Notice { step: None, message: problem });
         }

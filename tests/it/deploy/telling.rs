@@ -107,12 +107,14 @@ fn a_webhook_that_is_gone_silent_or_not_set_fails_no_deploy() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}/never-answers", silent.local_addr().unwrap());
     let gone = TcpListener::bind("127.0.0.1:0").map(|listener| format!("http://{}/is-gone", listener.local_addr().unwrap())).unwrap();
-    let world =
-        Setup::new(&["web"]).settings("notify:\n- {url: '${GONE}', on: [start]}\n- {url: '${SILENT}'}\n- {url: '${UNSET}'}\n").start();
+    let listeners = "- {url: '${GONE}', on: [start]}\n- {url: '${SILENT}'}\n- {url: '${SILENT}', on: [start]}\n- {url: '${UNSET}'}\n";
+    let world = Setup::new(&["web"]).settings(&format!("notify:\n{listeners}")).start();
     let offbuild = world.offbuild().env("GONE", &gone).env("SILENT", &silent_url);
     let run = world.run_as(&offbuild, &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
     let told = &run.done.stderr;
     assert!(told.contains("could not be told of the run's start: error sending request"), "{told}");
+    // Known when the run is long over.
+    assert!(told.contains("could not be told of the run's start: no answer within 5 s"), "{told}");
     assert!(told.contains("asks: the variable `UNSET` is not set (apps.yaml:"), "{told}");
     assert!(told.contains("warning: `notify` "), "{told}");
     assert!(!told.contains("is-gone") && !told.contains("never-answers"), "{told}");
