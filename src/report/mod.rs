@@ -5,6 +5,7 @@
 //! makes the batches longer and the run no slower. A sink that fails is dropped with one notice; no sink can fail a run.
 //! Sinks know words, state and events only.
 
+mod critical;
 pub mod evidence;
 pub mod failures;
 pub mod github;

@@ -1,5 +1,6 @@
 //! The end of a run for people: a table of targets, what failed and why, what is live where, and the command to go on.
 
+use super::critical;
 use super::failures::{Failure, failures, go_on};
 use super::state::{Live, RunState, TargetState};
 use super::text::{Paint, clean, count, table, took, wrap};
@@ -57,6 +58,7 @@ pub fn render(state: &RunState, options: &Options) -> String {
     }
     lines.extend(total(state, &failed, options));
     lines.extend(image_total(state));
+    lines.extend(critical_path(state, options));
     for (when, command) in go_on(state) {
         lines.push(format!("{when}: {}", options.paint.strong(&command)));
     }
@@ -331,6 +333,24 @@ fn image_total(state: &RunState) -> Option<String> {
     Some(format!("{} built, {} pushed, {} reused{cached}", count(counts.built, "image"), counts.pushed, counts.reused))
 }
 
+/// What the end of the run waited for, by stage, and the longest step of it; nothing when it was one step.
+fn critical_path(state: &RunState, options: &Options) -> Vec<String> {
+    let path = critical::path(state);
+    let longest = path.iter().max_by_key(|(_, known)| known.millis).filter(|_| path.len() > 1);
+    let Some((step, known)) = longest else { return Vec::new() };
+    let mut stages: Vec<(&str, u64)> = Vec::new();
+    for (step, known) in &path {
+        let name = step.stage.name();
+        match stages.iter_mut().find(|(stage, _)| *stage == name) {
+            Some((_, spent)) => *spent += known.millis,
+            None => stages.push((name, known.millis)),
+        }
+    }
+    let stages: Vec<String> = stages.into_iter().map(|(stage, spent)| format!("{stage} {}", took(spent))).collect();
+    let longest = format!("{} {}, {}", step.subject(), step.stage.name(), took(known.millis));
+    wrap(&format!("critical path: {}; longest in it: {longest}", stages.join(", ")), options.width)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,6 +384,8 @@ mod tests {
 
         3 deployed, 1 up to date (2m 25s)
         2 images built, 2 pushed, 1 reused; 2 of 6 build steps cached
+        critical path: retag 0.4s, before_build 1.2s, build 18.6s, push 5.0s, stage
+        24.0s, promote 1m 36s; longest in it: worker@staging promote, 32.0s
         "#);
     }
 
@@ -391,6 +413,8 @@ mod tests {
 
         1 failed, 2 not attempted (16.2s)
         1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        critical path: retag 0.4s, build 13.3s, push 2.5s; longest in it: worker/web
+        build, 9.3s
         when it is fixed and committed: offbuild deploy
         to try this commit again: offbuild deploy --resume
         "#);
@@ -415,6 +439,8 @@ mod tests {
 
         1 deployed, 1 failed, 1 blocked (1m 02s)
         1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        critical path: retag 0.4s, build 9.3s, push 2.5s, stage 16.0s, promote 32.0s,
+        before_release 2.0s; longest in it: api@staging promote, 32.0s
         when it is fixed and committed: offbuild deploy
         to try this commit again: offbuild deploy --resume
         so that no `env set` builds on what was left behind: offbuild heal web@staging
@@ -460,6 +486,8 @@ mod tests {
 
         1 deployed, 1 rolled back, 1 not attempted (3m 04s)
         1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        critical path: retag 0.4s, build 9.3s, push 2.5s, stage 16.0s, promote 2m 36s;
+        longest in it: web@staging promote, 2m 04s
         when it is fixed and committed: offbuild deploy
         to try this commit again: offbuild deploy --resume
         so that no `env set` builds on what was left behind: offbuild heal web@staging
@@ -481,6 +509,7 @@ mod tests {
 
         stopped by INT: 1 cancelled, 2 not attempted (2.1s)
         0 images built, 0 pushed, 1 reused
+        critical path: retag 0.4s, build 1.7s; longest in it: web/web build, 1.7s
         to go on: offbuild deploy --resume
         "#);
     }
@@ -497,6 +526,8 @@ mod tests {
 
         not finished: 3 unfinished (51.2s)
         1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        critical path: retag 0.4s, build 9.3s, push 2.5s, stage 8.0s, promote 0.0s;
+        longest in it: web/web build, 9.3s
         to go on: offbuild deploy --resume
         to see what is live: offbuild status
         "#);
@@ -520,6 +551,8 @@ mod tests {
 
         failed (16.2s)
         1 image built, 1 pushed, 1 reused; 1 of 3 build steps cached
+        critical path: retag 0.4s, build 13.3s, push 2.5s; longest in it: worker/web
+        build, 9.3s
         when it is fixed and committed: offbuild deploy
         to try this commit again: offbuild deploy --resume
         "#);

@@ -5,7 +5,6 @@
 //! was made with, so that a log line can be neither. What the search may hide is marked `data-row`; `#find=words` in the
 //! address searches at once.
 
-mod critical;
 mod logs;
 mod tables;
 mod timeline;

@@ -1,7 +1,8 @@
 //! The timeline: what is built and pushed, app by app, then one block per rack with its lane's targets.
 
-use super::{begin, critical, escape};
+use super::{begin, escape};
 use crate::event::{Stage, Step, StepOutcome};
+use crate::report::critical;
 use crate::report::state::{RunState, StepState};
 use crate::report::text::{clean, count, took};
 use std::collections::{BTreeMap, BTreeSet};
