@@ -124,6 +124,17 @@ impl Redactor {
         if masked { Cow::Owned(out) } else { Cow::Borrowed(text) }
     }
 
+    /// The text masked, and then no longer than `most` bytes: cut before, it could end within a value, which nobody would find.
+    #[must_use]
+    pub fn shortened(&self, text: &str, most: usize) -> String {
+        let mut text = self.redact(text).into_owned();
+        if text.len() > most {
+            text.truncate(text.floor_char_boundary(most));
+            text.push('…');
+        }
+        text
+    }
+
     /// One line of a stream with every registered value replaced by `***`. `carry` is empty for a stream's first line and goes
     /// from line to line: it holds what may be the beginning of a value that is folded, up to the half of it or eight characters of
     /// which are shown when the line that tells comes only later.

@@ -1,4 +1,4 @@
-//! Words for people that more than one layer says: durations, and numbers with their noun.
+//! Words for people that more than one layer says: durations, numbers with their noun, and what of a text is not seen.
 
 /// `0.4s`, `41.2s`, `2m 03s`, `1h 02m`.
 #[must_use]
@@ -9,6 +9,12 @@ pub fn took(millis: u64) -> String {
         60..=3599 => format!("{}m {:02}s", seconds / 60, seconds % 60),
         _ => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
     }
+}
+
+/// True for characters that reorder or hide text. What shows a text leaves them out, so what looks for a value in it does, too.
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// `1 image`, `3 images`.

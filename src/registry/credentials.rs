@@ -5,6 +5,7 @@
 //! knows nothing, a login that stands in the file itself is used.
 
 use super::auth::TOKEN_USER;
+use super::http::LONGEST_TEXT;
 use super::registries::Env;
 use super::shared::{Fetched, Shared};
 use super::{Login, RegistryError};
@@ -156,7 +157,7 @@ impl DockerLogins {
             if said.contains("credentials not found") {
                 return Ok(None);
             }
-            let said: String = said.lines().next().unwrap_or_default().chars().take(200).collect();
+            let said = self.redactor.shortened(said.lines().next().unwrap_or_default(), LONGEST_TEXT);
             return Err(refused(format!("the credential helper `{program}` failed: {said} ({})", output.status)));
         }
         let got: Got = serde_json::from_slice(&output.stdout)

@@ -4,7 +4,7 @@
 //! retried. Redirects are followed here and not by the client, so that a login never reaches another host.
 
 use crate::retry;
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Method, StatusCode, Url};
 use std::sync::OnceLock;
@@ -18,6 +18,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 const REDIRECTS: usize = 5;
 /// No manifest or image configuration is larger; what is, is not read into memory.
 const LARGEST_BODY: usize = 16 << 20;
+
+/// Longest text that is shown of what says what went wrong, in bytes.
+pub const LONGEST_TEXT: usize = 200;
 
 /// A request.
 #[derive(Clone)]
@@ -83,7 +86,7 @@ impl Answer {
         if first.is_empty() || first.starts_with('<') {
             status
         } else {
-            format!("{} ({status})", first.chars().take(200).collect::<String>())
+            format!("{} ({status})", Redactor::of_process().shortened(first, LONGEST_TEXT))
         }
     }
 
@@ -226,6 +229,16 @@ fn told(error: reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_registry_said_is_not_cut_within_a_secret() {
+        Redactor::of_process().register(&Secret::new("hunter22-said-hunter22"));
+        for lead in LONGEST_TEXT - 20..LONGEST_TEXT {
+            let body = format!("{}hunter22-said-hunter22{}", "x".repeat(lead), " and more".repeat(9)).into_bytes();
+            let problem = Answer { status: StatusCode::BAD_GATEWAY, headers: HeaderMap::new(), body }.problem();
+            assert!(!problem.contains("hunter") && problem.ends_with("… (HTTP 502)"), "{lead}: {problem}");
+        }
+    }
 
     #[test]
     fn loopback_is_told_from_other_hosts() {

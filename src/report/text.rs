@@ -1,5 +1,6 @@
 //! Small words every report uses: durations, sizes, numbers with their noun, lines made safe, tables and colour.
 
+use crate::words::is_invisible;
 pub use crate::words::{count, took};
 use anstyle::{AnsiColor, Style};
 use time::OffsetDateTime;
@@ -74,11 +75,6 @@ pub fn clean(line: &str) -> String {
         }
     }
     if out.contains("##") { out.replace("##[", "# #[").replace("##vso[", "# #vso[") } else { out }
-}
-
-/// Characters that reorder or hide text.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// The first `width` characters, the last of them `…` when there were more.

@@ -5,6 +5,7 @@
 //! does not matter how many there were.
 
 use super::search::Set;
+use crate::words::is_invisible;
 
 /// Where a byte of decoded text came from: start and end in the original.
 type Origin = (usize, usize);
@@ -29,21 +30,21 @@ pub(super) fn bare_text(value: &str) -> String {
     value.chars().filter(|c| is_kept(*c)).collect()
 }
 
-/// Bytes without which [`undone`] changes nothing that matters. The last two begin characters that are not seen.
+/// Bytes without which [`undone`] changes nothing that matters. The last three begin control characters beyond ASCII, and characters
+/// that are not seen.
 const ESCAPES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < table.len() {
-        table[byte] = matches!(byte as u8, b'\\' | b'\'' | 0x00..=0x08 | 0x0b..=0x1f | 0x7f | 0xe2 | 0xef);
+        table[byte] = matches!(byte as u8, b'\\' | b'\'' | 0x00..=0x08 | 0x0b..=0x1f | 0x7f | 0xc2 | 0xe2 | 0xef);
         byte += 1;
     }
     table
 };
 
 fn is_kept(c: char) -> bool {
-    let invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     // The dollar begins a quoted part, as in `$'…'`.
-    !(matches!(c, '\\' | '\'' | '"' | '$') || c.is_control() || invisible)
+    !(matches!(c, '\\' | '\'' | '"' | '$') || c.is_control() || is_invisible(c))
 }
 
 /// The text with `%41` as `A`; `None` when there is none of it.

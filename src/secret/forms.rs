@@ -35,6 +35,7 @@ pub(super) fn plain(value: &str) -> Vec<String> {
         found.extend([json.to_owned(), json.replace('/', "\\/"), units(json, char::is_ascii), units(value, |_| false)]);
     }
     found.extend([value.replace('\'', "'\\''"), value.replace('\'', "'\"'\"'")]);
+    found.extend(markup(value));
     found.extend(base64(value));
     found
 }
@@ -44,6 +45,13 @@ pub(super) fn bare(value: &str) -> Vec<String> {
     let mut found = base64(value);
     found.push(value.to_owned());
     found.iter().map(|form| bare_text(form)).filter(|form| form.len() >= SHORTEST_MASKED).collect()
+}
+
+/// The value in XML and HTML: as text, and in attributes with each of the ways to write an apostrophe.
+fn markup(value: &str) -> Vec<String> {
+    let text = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let quoted = ["&#39;", "&#x27;", "&apos;", "'"].map(|apostrophe| text.replace('"', "&quot;").replace('\'', apostrophe));
+    std::iter::once(text).chain(quoted).filter(|written| written != value).collect()
 }
 
 /// Behind 0, 1 or 2 other bytes a value has three base64 spellings; the digits that depend on neighbours are cut.
@@ -89,12 +97,13 @@ fn units(json: &str, stays: impl Fn(&char) -> bool) -> String {
 
 /// True when a variable's name says that its value is a secret.
 pub(super) fn names_a_secret(name: &str) -> bool {
-    const WORDS: [&str; 10] =
-        ["SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSWD", "PASS", "PASSPHRASE", "APIKEY", "CREDENTIAL", "CREDENTIALS"];
+    const WORDS: [&str; 6] = ["PASS", "SSHPASS", "PWD", "AUTH", "PAT", "JWT"];
+    /// With another word before them, too: `PGPASSWORD`, `authToken`.
+    const ENDS: [&str; 9] = ["SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "APIKEY", "CREDENTIAL", "CREDENTIALS"];
     let name = name.to_ascii_uppercase();
     let mut words = name.split(['_', '-', '.']);
     let last_is_key = name.ends_with("_KEY") || name == "KEY";
-    last_is_key || words.any(|word| WORDS.contains(&word))
+    last_is_key || words.any(|word| WORDS.contains(&word) || ENDS.iter().any(|end| word.ends_with(end)))
 }
 
 /// True for what stands in logs anyway: short, one word, a number, or a path.
@@ -104,13 +113,16 @@ pub(super) fn is_plain_word(value: &str) -> bool {
     value.len() < 8 || (letters && value.len() < 24) || value.chars().all(|c| c.is_ascii_digit()) || value.starts_with(['/', '~', '.'])
 }
 
+/// A URL's user without a password is a token when it has at least so many bytes.
+const TOKEN_ALONE: usize = 20;
+
 /// The password in a URL's userinfo.
 pub(super) fn password_of_url(value: &str) -> Option<String> {
     let url = value.contains("://").then(|| url::Url::parse(value.trim()).ok()).flatten()?;
     let part = url.password().unwrap_or(url.username());
     let text = percent_encoding::percent_decode_str(part).decode_utf8().ok()?;
     // A user alone is a token on some hosts (`https://TOKEN@host`), and a name (`git`) on most.
-    let is_secret = url.password().is_some() || text.len() >= 20;
+    let is_secret = url.password().is_some() || text.len() >= TOKEN_ALONE;
     is_secret.then(|| text.into_owned())
 }
 
@@ -121,11 +133,15 @@ pub(super) fn passwords_of_urls(text: &str, mut tell: impl FnMut((usize, usize))
         let end = text[start..].find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '`' | '<' | '>' | '\\'));
         let authority = &text[start..end.map_or(text.len(), |end| start + end)];
         let Some((userinfo, _)) = authority.rsplit_once('@') else { continue };
-        let Some((user, password)) = userinfo.split_once(':') else { continue };
+        let (user, password) = match userinfo.split_once(':') {
+            Some((user, password)) => (user.len() + 1, password),
+            None if userinfo.len() >= TOKEN_ALONE => (0, userinfo),
+            None => continue,
+        };
         let stands_for_one =
             password.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') || password.starts_with(['$', '{', '*']);
         if !stands_for_one {
-            let start = start + user.len() + 1;
+            let start = start + user;
             tell((start, start + password.len()));
         }
     }

@@ -101,6 +101,7 @@ fn values_are_found_whenever_they_were_registered() {
 fn the_password_of_a_url_is_masked_whoever_it_is() {
     let table = [
         ("see https://ann:s3c@github.com/a and x", "see https://ann:***@github.com/a and x"),
+        ("clone https://ghp_0123456789abcdefghij@github.com/a", "clone https://***@github.com/a"),
         ("fatal: 'https://:tok@h/p': no", "fatal: 'https://:***@h/p': no"),
         ("http://a.example/b:c@d https://ann@h https://a:80/x ://@", "http://a.example/b:c@d https://ann@h https://a:80/x ://@"),
         ("write `https://convox:PASSWORD@HOST` or http://u:${P}@h", "write `https://convox:PASSWORD@HOST` or http://u:${P}@h"),
@@ -112,6 +113,36 @@ fn the_password_of_a_url_is_masked_whoever_it_is() {
     }
 }
 
+/// What reports take out of a line before they show it must not have kept a value apart while it was looked for.
+#[test]
+fn a_value_that_only_shows_once_a_line_is_cleaned_is_masked_before() {
+    let redactor = redactor(&["hunter22-hunter22"]);
+    let noise = [
+        "\u{85}",
+        "\u{9b}31m",
+        "\u{9d}0;title\u{7}",
+        "\u{1b}(B",
+        "\u{1b}(B\u{1b}[m",
+        "\u{1b}[1;31m",
+        "\u{1b}]0;title\u{1b}\\",
+        "\u{1b}Pq\u{1b}\\",
+        "\u{1b}7",
+        "\u{1b}=",
+        "\u{0}",
+        "\u{8}",
+        "\u{b}",
+        "\u{7f}",
+        "\u{200d}",
+        "\u{2066}",
+        "\u{feff}",
+    ];
+    for noise in noise {
+        let text = format!("a hunter22-{noise}hunter22 b");
+        let shown = crate::report::text::clean(&redactor.redact(&text));
+        assert!(!shown.contains("hunter22-hunter22"), "{noise:?}: {shown:?}");
+    }
+}
+
 #[test]
 fn which_variables_are_masked() {
     let masked = |name: &str, value: &str| {
@@ -119,7 +150,19 @@ fn which_variables_are_masked() {
         redactor.register_variable(name, value);
         matches!(redactor.redact(value), Cow::Owned(_))
     };
-    for name in ["DATABASE_PASSWORD", "github_token", "STRIPE_KEY", "SECRET_KEY_BASE", "AWS_SECRET_ACCESS_KEY", "npm-token"] {
+    for name in [
+        "DATABASE_PASSWORD",
+        "github_token",
+        "STRIPE_KEY",
+        "SECRET_KEY_BASE",
+        "AWS_SECRET_ACCESS_KEY",
+        "npm-token",
+        "PGPASSWORD",
+        "SSHPASS",
+        "MYSQL_PWD",
+        "npm_config__authToken",
+        "CLIENTSECRET",
+    ] {
         assert!(masked(name, "s3cr3t-value"), "{name}");
     }
     for (name, value) in [
@@ -175,7 +218,11 @@ fn spelled(way: u8, text: &str) -> String {
         13 => format!("'{}'", text.replace('\'', "'\\''")),
         14 => text.chars().fold(String::new(), |out, c| if c.is_alphanumeric() { format!("{out}{c}") } else { format!("{out}\\{c}") }),
         15 => format!("$'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")),
-        _ => format!("{text:?}"),
+        16 => format!("{text:?}"),
+        _ => {
+            let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            if way == 17 { text } else { text.replace('"', "&quot;").replace('\'', ["&#39;", "&#x27;", "&apos;"][usize::from(way % 3)]) }
+        }
     }
 }
 
@@ -184,7 +231,7 @@ proptest! {
 
     /// The middle of the value in this spelling, which no neighbour changes, is nowhere.
     #[test]
-    fn no_spelling_of_a_secret_survives(value in "[ -~ü€]{8,40}", way in 0u8..=16, before in "[a-z]{0,7}", after in "[a-z]{0,7}") {
+    fn no_spelling_of_a_secret_survives(value in "[ -~ü€]{8,40}", way in 0u8..=20, before in "[a-z]{0,7}", after in "[a-z]{0,7}") {
         prop_assume!(value.trim().len() >= SHORTEST_MASKED && value.chars().filter(|c| c.is_alphanumeric()).count() >= SHORTEST_MASKED);
         let redactor = redactor(&[&value]);
         let text = spelled(way, &format!("{before}:{value}:{after}"));

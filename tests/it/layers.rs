@@ -34,10 +34,10 @@ const OPENS: &[(&str, &str)] = &[("changes", "changes::git"), ("changes", "chang
 const TABLE: &[(&str, &[&str])] = &[
     // Words.
     ("names", &[]),
-    ("secret", &[]),
+    ("words", &[]),
+    ("secret", &["words"]),
     ("error", &[]),
     ("yaml", &[]),
-    ("words", &[]),
     ("retry", &[]),
     ("event", &["names", "secret", "words"]),
     // The repository's files: on disk, or (`changes::committed`) a commit's.

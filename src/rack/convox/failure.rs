@@ -1,5 +1,6 @@
 //! How a call fails, told apart: the rack said no, it never got the call, or nobody knows.
 
+use crate::secret::Redactor;
 use reqwest::header::WWW_AUTHENTICATE;
 
 /// No answer of a rack is larger, in bytes; a build's stored log may be, and then is not read.
@@ -110,12 +111,9 @@ fn message_of(text: &str) -> String {
         return String::new();
     }
     // AWS's texts have a second line with a request id.
-    let mut line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-    if line.len() > LONGEST_MESSAGE {
-        line.truncate(line.floor_char_boundary(LONGEST_MESSAGE));
-        line.push('…');
-    }
-    line
+    let text = Redactor::of_process().redact(&text).into_owned();
+    let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    Redactor::of_process().shortened(&line, LONGEST_MESSAGE)
 }
 
 /// A failure without an answer: was it before or after the call was sent?
@@ -162,6 +160,7 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     #[test]
     fn the_message_is_taken_out_of_whatever_is_around_it() {
@@ -174,6 +173,15 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(message_of(text.trim()), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_not_cut_within_a_secret() {
+        Redactor::of_process().register(&Secret::new("hunter22-cut-hunter22"));
+        for lead in LONGEST_MESSAGE - 20..LONGEST_MESSAGE {
+            let message = message_of(&format!("{}hunter22-cut-hunter22 and more", "x".repeat(lead)));
+            assert!(!message.contains("hunter"), "{lead}: {message}");
         }
     }
 
