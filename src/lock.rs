@@ -191,14 +191,20 @@ async fn beat(place: Arc<Place>) {
 }
 
 fn refusal(rack: &RackName, holder: &Holder, heartbeat: Duration, path: &Path) -> Error {
-    let mut error = Error::new(Kind::Locked, format!("another run deploys to rack `{rack}`"))
-        .because(describe(holder))
-        .because(format!("its last sign of life was {} ago", took(millis(heartbeat))));
-    if let Some(url) = &holder.ci_url {
-        error = error.because(format!("see {url}"));
-    }
     let path = path.display();
-    error.hint(format!("wait for it: `--lock-wait 15m`; if that run is surely over, remove the lock: `rm '{path}'`"))
+    in_the_way(&format!("rack `{rack}`"), describe(holder), heartbeat, holder)
+        .hint(format!("wait for it: `--lock-wait 15m`; if that run is surely over, remove the lock: `rm '{path}'`"))
+}
+
+/// The error of who finds another run at the same.
+fn in_the_way(place: &str, described: String, silent: Duration, holder: &Holder) -> Error {
+    let error = Error::new(Kind::Locked, format!("another run deploys to {place}"))
+        .because(described)
+        .because(format!("its last sign of life was {} ago", took(millis(silent))));
+    match &holder.ci_url {
+        Some(url) => error.because(format!("see {url}")),
+        None => error,
+    }
 }
 
 fn describe(holder: &Holder) -> String {
@@ -220,7 +226,8 @@ fn ago(since: OffsetDateTime, now: OffsetDateTime) -> String {
 /// `2026-11-22 21:30:00 UTC`.
 fn until(at: OffsetDateTime) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
-    at.to_offset(time::UtcOffset::UTC).format(format).unwrap_or_default()
+    // Of others, so it may be one that UTC's calendar does not have.
+    at.checked_to_offset(time::UtcOffset::UTC).unwrap_or(at).format(format).unwrap_or_default()
 }
 
 fn millis(duration: Duration) -> u64 {

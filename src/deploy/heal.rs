@@ -7,6 +7,7 @@ use super::lanes::{may_change, rack_stop};
 use super::{Context, Stop};
 use crate::event::{EventKind, FailureClass, Stage, Step, TargetOutcome};
 use crate::names::{ReleaseId, Target};
+use crate::plan::Decision;
 use crate::rack::{AppStatus, Copying, Rack, RackError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,8 +52,12 @@ pub(crate) async fn all(context: &Context, outcomes: &BTreeMap<Target, TargetOut
     let mut unhealed = false;
     for planned in context.plan.targets() {
         let target = &planned.target;
-        let failed = matches!(outcomes.get(target), Some(TargetOutcome::Failed { .. } | TargetOutcome::RolledBack { .. }));
-        let staged = failed && planned.live.is_some();
+        // Also one that ended well: what somebody else had staged before may have been promoted after it was staged.
+        let no_trap = matches!(
+            outcomes.get(target),
+            Some(TargetOutcome::Deployed { .. } | TargetOutcome::NotAttempted { .. } | TargetOutcome::Blocked { .. })
+        );
+        let staged = planned.decision == Decision::Release && !no_trap && planned.live.is_some();
         let Some(rack) = context.ports.racks.get(&target.rack).filter(|_| staged || planned.trap.is_some()) else { continue };
         // Looked at before a step is told of, for most have nothing to heal. What cannot be read is told by the step.
         let app = &planned.config.name;

@@ -67,7 +67,7 @@ pub async fn set(rack: &dyn Rack, app: &str, freeze: &Freeze) -> Result<(), Rack
 /// The time by the rack's clock, as its last answer told it: runners' clocks differ.
 #[must_use]
 pub fn now(rack: &dyn RackRead) -> OffsetDateTime {
-    OffsetDateTime::now_utc() + rack.clock_ahead().unwrap_or_default()
+    OffsetDateTime::now_utc().saturating_add(rack.clock_ahead().unwrap_or_default())
 }
 
 impl Freeze {

@@ -12,8 +12,8 @@
 //! heartbeat did not move for a TTL while somebody watched it, whatever the clocks say.
 
 use super::freeze::{self, Freeze};
-use super::{Holder, TTL, ago, millis, plain};
-use crate::error::{Error, Kind, Result};
+use super::{Holder, TTL, ago, in_the_way, millis, plain};
+use crate::error::{Error, Result};
 use crate::names::{CommitId, Target};
 use crate::rack::{Rack, RackError};
 use crate::words::took;
@@ -30,6 +30,8 @@ use tokio::time::Instant;
 const KEY: &str = "lease";
 /// How exactly racks tell the time.
 const SECOND: Duration = Duration::from_secs(1);
+/// How long giving back may take: nobody who has stopped a run is to wait for a rack that does not answer.
+const GIVE_BACK: Duration = Duration::from_secs(10);
 /// How often heartbeats are refreshed.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
@@ -69,19 +71,17 @@ impl Lease {
         if self.holder.is_gone() {
             return Some("its process is gone".to_owned());
         }
-        // A heartbeat in the future is a clock that was set back: whoever watches it will see whether it moves.
-        let age = Duration::try_from(now - self.beat).unwrap_or_default();
-        (age > self.ttl()).then(|| format!("no sign of life for {}", took(millis(age))))
+        let silent = self.silent(now);
+        (silent > self.ttl()).then(|| format!("no sign of life for {}", took(millis(silent))))
+    }
+
+    /// How old its heartbeat is. One in the future is a clock that was set back: whoever watches it will see whether it moves.
+    fn silent(&self, now: OffsetDateTime) -> Duration {
+        Duration::try_from(now - self.beat).unwrap_or_default()
     }
 
     fn refusal(&self, target: &Target, now: OffsetDateTime) -> Error {
-        let age = Duration::try_from(now - self.beat).unwrap_or_default();
-        let mut error = Error::new(Kind::Locked, format!("another run deploys to `{target}`"))
-            .because(self.describe(now))
-            .because(format!("its last sign of life was {} ago", took(millis(age))));
-        if let Some(url) = &self.holder.ci_url {
-            error = error.because(format!("see {url}"));
-        }
+        let error = in_the_way(&format!("`{target}`"), self.describe(now), self.silent(now), &self.holder);
         error.hint(format!("wait for it: `--lock-wait 15m`; if that run is surely over: offbuild unlock --force {target}"))
     }
 }
@@ -175,7 +175,7 @@ impl Leases {
     /// Takes the leases of all places. `notice` is told whom it waits for, whose it took over, and which store failed.
     ///
     /// # Errors
-    /// [`Kind::Locked`] when one cannot be had in time; then [`Leases::release`] gives back what was written.
+    /// [`crate::error::Kind::Locked`] when one cannot be had in time; then [`Leases::release`] gives back what was written.
     pub async fn acquire(&mut self, manner: Manner, notice: &(dyn Fn(String) + Sync)) -> Result<()> {
         if let Some(held) = Arc::get_mut(&mut self.held) {
             held.over_freezes = manner.over_freezes;
@@ -194,12 +194,12 @@ impl Leases {
         }
     }
 
-    /// Gives back what was written. What cannot be is over after its TTL.
+    /// Gives back what was written. What cannot be, or not within [`GIVE_BACK`], is over after its TTL.
     pub async fn release(&mut self) {
         if let Some(beating) = self.beating.take() {
             beating.abort();
         }
-        self.held.give_back().await;
+        let _ = tokio::time::timeout(GIVE_BACK, self.held.give_back()).await;
     }
 }
 
@@ -364,7 +364,7 @@ impl Held {
         match self.look(place).await {
             Seen::Lease(lease, now) => Err(format!("another run took `{target}` over, {}", lease.describe(now))),
             // What was over when the run began may seem not to be for a moment more.
-            Seen::Freeze(freeze, now) if !self.over_freezes && freeze.until.is_none_or(|until| until > now + SECOND) => {
+            Seen::Freeze(freeze, now) if !self.over_freezes && freeze.until.is_none_or(|until| until - now > SECOND) => {
                 Err(format!("`{target}` is {}", freeze.describe(now)))
             }
             // Nobody else claims it, or nobody can tell.
@@ -378,7 +378,7 @@ fn taken_over(target: &Target, lease: &Lease, now: OffsetDateTime, why: &str) ->
 }
 
 fn unleased(target: &Target, error: &RackError) -> String {
-    format!("`{target}` cannot be leased, so other runners do not see this run: {error}")
+    format!("`{target}` cannot be leased, so other runners do not see this run, nor does it see a lock set by hand: {error}")
 }
 
 /// Up to half as long again: two that begin at once do not end at once.

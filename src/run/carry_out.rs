@@ -90,7 +90,7 @@ pub(super) async fn carry_out(
     let mut locks = Locks::none();
     let taken = tokio::select! {
         taken = take_locks(&mut locks, world, &plan, &racks, guards, how) => taken,
-        Some(signal) = signals.recv() => Err(interrupted(signal)),
+        Some(signal) = signals.recv() => Err(interrupted(signal, "before anything was begun")),
     };
     let ports = Ports {
         builder: Arc::new(builder),
@@ -178,9 +178,10 @@ async fn take_locks(
     locks.take(world, taking).await
 }
 
-fn interrupted(signal: Signal) -> Error {
+/// The error of who was stopped where there is no run that would tell it.
+pub(super) fn interrupted(signal: Signal, when: &str) -> Error {
     let kind = if signal == Signal::Int { Kind::Interrupted } else { Kind::Terminated };
-    Error::new(kind, "interrupted before anything was begun")
+    Error::new(kind, format!("interrupted {when}"))
 }
 
 /// `0`, or a length of time as the configuration writes it.

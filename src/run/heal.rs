@@ -3,7 +3,7 @@
 //! `deploy --heal` does the same at the end of a run; this is for whoever wants no deploy. Nothing that runs is touched, so there is
 //! no journal: the rack keeps the copy, and its description says what it is.
 
-use super::carry_out::{confirm_racks, lock_wait};
+use super::carry_out::{confirm_racks, interrupted, lock_wait, signals};
 use super::locks::{Locks, Taking};
 use super::read;
 use super::world::{World, rack_error, target as target_of};
@@ -40,7 +40,8 @@ pub(super) async fn heal(global: &Global, args: &cli::Heal) -> Result<u8> {
         }
     }
     if traps.is_empty() {
-        super::print("nothing to heal: no release is newer than what is live\n")?;
+        let asked = if code == 0 { "" } else { ", where the racks told" };
+        super::print(&format!("nothing to heal: no release is newer than what is live{asked}\n"))?;
         return Ok(code);
     }
     let on: BTreeSet<RackName> = traps.keys().map(|target| target.rack.clone()).collect();
@@ -55,10 +56,16 @@ pub(super) async fn heal(global: &Global, args: &cli::Heal) -> Result<u8> {
     let places: Vec<Place> = places.collect();
     // What runs stays as it is, so a lock that was set by hand is nothing to obey.
     let taking = Taking { holder: Holder::this(run, world.ci_url()), places: places.clone(), wait, over_freezes: true };
+    // From here on a signal is heard: what is held is given back.
+    let mut signals = signals()?;
     let mut locks = Locks::none();
-    let healed = match locks.take(&world, taking).await {
-        Ok(()) => heal_all(&places).await,
-        Err(error) => Err(error),
+    let healing = async {
+        locks.take(&world, taking).await?;
+        heal_all(&places).await
+    };
+    let healed = tokio::select! {
+        healed = healing => healed,
+        Some(signal) = signals.recv() => Err(interrupted(signal, "before everything was healed").hint("see what is left: offbuild status")),
     };
     locks.give_back().await;
     Ok(code.max(healed?))

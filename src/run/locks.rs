@@ -170,36 +170,36 @@ pub(super) async fn lock(global: &Global, args: LockArgs) -> Result<u8> {
             return Err(error.hint("to put this lock in its place: --force"));
         }
     }
-    let mut out = String::new();
     for one in &selected {
         let since = freeze::now(&*one.rack);
-        let until = length.map(|length| since + length);
+        let until = length.map(|length| since.saturating_add(length.try_into().unwrap_or(time::Duration::MAX)));
         let freeze = Freeze { by: lock::this_user(), message: message.to_owned(), since, until, ci_url: world.ci_url(), released: false };
         freeze::set(&*one.rack, &one.app, &freeze).await.map_err(rack_error)?;
-        out.push_str(&format!("{} {}\n", one.target, freeze.describe(since)));
+        // At once: the next one may fail, and this one is locked then all the same.
+        super::print(&format!("{} {}\n", one.target, freeze.describe(since)))?;
         if let Some(lease) = &one.standing.lease {
-            super::tell(format!("`{}` is {}: what it has not promoted yet, it will not", one.target, lease.describe(one.standing.now)));
+            let lease = lease.describe(one.standing.now);
+            super::tell(format!("a run deploys to `{}` at the moment, {lease}: what it has not promoted yet, it will not", one.target));
         }
     }
-    super::print(&out)
+    Ok(0)
 }
 
 /// `offbuild unlock`: takes away what `lock` set and, with `--force`, the leases of runs.
 pub(super) async fn unlock(global: &Global, args: UnlockArgs) -> Result<u8> {
     let (_, selected) = selected(global, &args.selection).await?;
-    let mut out = String::new();
     let mut busy = None;
     for Selected { target, app, rack, standing } in selected {
         let now = standing.now;
         if let Some(freeze) = &standing.freeze {
             freeze::set(&*rack, &app, &Freeze { released: true, ..freeze.clone() }).await.map_err(rack_error)?;
-            out.push_str(&format!("{target} is unlocked; it was {}\n", freeze.describe(now)));
+            super::print(&format!("{target} is unlocked; it was {}\n", freeze.describe(now)))?;
         }
         match standing.lease {
             Some(lease) if args.force => {
                 let was = lease.describe(now);
                 lease::take_away(&*rack, &app, lease).await.map_err(rack_error)?;
-                out.push_str(&format!("{target} is free; it was {was}\n"));
+                super::print(&format!("{target} is free; it was {was}\n"))?;
             }
             Some(lease) if standing.freeze.is_none() => {
                 busy.get_or_insert(
@@ -207,11 +207,10 @@ pub(super) async fn unlock(global: &Global, args: UnlockArgs) -> Result<u8> {
                 );
             }
             Some(lease) => super::tell(format!("`{target}` is still {}", lease.describe(now))),
-            None if standing.freeze.is_none() => out.push_str(&format!("{target} was not locked\n")),
+            None if standing.freeze.is_none() => drop(super::print(&format!("{target} was not locked\n"))?),
             None => {}
         }
     }
-    super::print(&out)?;
     match busy {
         Some(error) => Err(error.hint("if that run is surely over, take its lease away: --force")),
         None => Ok(0),

@@ -75,8 +75,14 @@ pub(super) async fn rollback(global: &Global, args: cli::Rollback) -> Result<u8>
     let code = carry_out(global, &world, plan, racks, registries, &how, Some(&guards), began).await?;
     if !json {
         // Asked once more: what is live is the rack's to say, however the run ended.
-        let now = rack.live(&on.name).await.map_err(rack_error)?.release;
-        super::print(&format!("{target} runs {}\n", now.as_ref().map_or_else(|| "nothing".to_owned(), |now| described(&world, now))))?;
+        match rack.live(&on.name).await {
+            Ok(now) => {
+                let now = now.release.map_or_else(|| "nothing".to_owned(), |now| described(&world, &now));
+                super::print(&format!("{target} runs {now}\n"))?;
+            }
+            // How it ended is known, and is what the exit code says.
+            Err(error) => super::tell(format!("warning: what runs on `{target}` now cannot be read: {error}")),
+        }
     }
     Ok(code)
 }

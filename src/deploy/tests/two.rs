@@ -126,7 +126,14 @@ impl RackRead for Shared {
             commit: Some(commit(2)),
             build_description: description(2),
         });
-        Ok(Live { status: AppStatus::Running, generation: 2, release, newer: None, replaced })
+        let newest = state.releases.last().filter(|_| state.active.is_some_and(|at| at + 1 < state.releases.len()));
+        let newer = newest.map(|made| crate::rack::NewerRelease {
+            id: made.id.clone(),
+            build: Some(made.build.clone()),
+            commit: Some(commit(made.commit)),
+            build_description: made.description.clone(),
+        });
+        Ok(Live { status: AppStatus::Running, generation: 2, release, newer, replaced })
     }
 
     async fn release(&self, _: &str, id: &ReleaseId) -> Result<Option<LiveRelease>, RackError> {
@@ -157,8 +164,10 @@ impl Rack for Shared {
         Ok(Staged { build, release, deliver: Deliver::Build })
     }
 
-    async fn copy(&self, _: &str, _: &ReleaseId, _: &crate::rack::Copying, _: &CancellationToken) -> Result<ReleaseId, RackError> {
-        unreachable!("nothing is rolled back here")
+    async fn copy(&self, _: &str, of: &ReleaseId, _: &crate::rack::Copying, _: &CancellationToken) -> Result<ReleaseId, RackError> {
+        let mut state = self.lock();
+        let Made { build, commit, description, .. } = state.releases[state.at(of)].clone();
+        Ok(state.make(Some((build, commit, description)), &[]))
     }
 
     async fn renew(
@@ -470,4 +479,38 @@ async fn a_rollback_by_hand_in_between_is_not_gone_over() {
     assert_eq!(word, "failed(guard)");
     assert_eq!(times(&calls, "before_release a@east"), 0);
     assert_eq!(state.lock().unwrap().promoted, [0_u8; 0]);
+}
+
+/// What somebody else staged before this run staged, and promotes when this run is anywhere: the release of this run may then be
+/// the rack's newest and never live, however the target ends.
+#[tokio::test]
+async fn healing_leaves_no_trap_however_a_target_ends() {
+    let mut words = BTreeSet::new();
+    for theirs in [1, 2, 9] {
+        let mut until = 0;
+        loop {
+            let state = shared();
+            let rack = Shared::of(1, &state);
+            state.lock().unwrap().make(Some((BuildId::new(format!("B{theirs}")).unwrap(), theirs, description(theirs))), &[]);
+            let mut plan = plan_of(1, &rack);
+            plan.options.heal = true;
+            let mut run = Paused::start(plan, &rack, until);
+            let ended = run.stand().await;
+            if ended {
+                break;
+            }
+            state.lock().unwrap().active.get_or_insert(0);
+            if state.lock().unwrap().promoted.is_empty() {
+                state.lock().unwrap().active = Some(1);
+            }
+            let (word, _) = run.end().await;
+            let state = state.lock().unwrap();
+            let (newest, live) = (state.releases.last().unwrap(), state.active().unwrap());
+            assert_eq!(newest.build, live.build, "{theirs} after {until}, {word}: {state:?}");
+            words.insert(word);
+            until += 1;
+        }
+    }
+    let expected = ["deployed", "failed(guard)", "stale", "up-to-date"];
+    assert_eq!(words.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }

@@ -1,6 +1,7 @@
 //! Leases against a store that several runs share, and that fails and lags when told to.
 
 use super::*;
+use crate::error::Kind;
 use crate::event::Progress;
 use crate::names::{BuildId, RackName, ReleaseId, RunId};
 use crate::rack::{ImageMover, Live, LiveRelease, Promoted, RackInfo, RackRead, StageRequest, Staged};
@@ -225,7 +226,10 @@ async fn a_store_that_fails_is_told_once_and_keeps_nobody() {
     let (taken, told) = take(&mut first, NOW).await;
     assert!(taken.is_ok());
     assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].starts_with("`web@prod` cannot be leased, so other runners do not see this run: ") && told[0].contains("AccessDenied"));
+    assert!(
+        told[0].starts_with("`web@prod` cannot be leased, so other runners do not see this run, nor does it see a lock set by hand: ")
+            && told[0].contains("AccessDenied")
+    );
     assert_eq!(first.question()(place(&store, "web").target).await, Ok(()));
 }
 
@@ -323,5 +327,28 @@ async fn of_many_that_race_one_is_inside_at_a_time() {
     });
     for run in runs.collect::<Vec<_>>() {
         run.await.unwrap();
+    }
+}
+
+/// Whoever can write to the store, or answers for a rack, may write any time.
+#[tokio::test]
+async fn times_at_the_ends_of_the_calendar_are_told_like_any_other() {
+    let last = "9999-12-31T23:59:59-23:59";
+    let first = "0000-01-01T00:00:00+23:59";
+    for (at, ahead) in [(last, None), (first, None), (last, Some(time::Duration::MAX)), (last, Some(time::Duration::MIN))] {
+        let store = Arc::new(Store { ahead, ..Store::default() });
+        let freeze = format!(r#"{{"by": "ada@laptop", "message": "m", "since": "{at}", "until": "{last}"}}"#);
+        store.put_note("web", "freeze", freeze.as_bytes()).await.unwrap();
+        let mut run = leases(&store, "r1", &["web"]);
+        let locked = take(&mut run, NOW).await.0;
+        assert!(locked.is_err() || ahead == Some(time::Duration::MAX), "{at} {ahead:?}");
+        let _ = run.question()(place(&store, "web").target).await;
+        store.put_note("web", "freeze", br#"{"by": "", "message": "", "since": "2026-11-22T20:00:00Z", "released": true}"#).await.unwrap();
+        let lease = serde_json::to_string(&theirs(OffsetDateTime::now_utc())).unwrap();
+        let lease: serde_json::Value = serde_json::from_str(&lease).unwrap();
+        let mut lease = lease;
+        (lease["beat"], lease["holder"]["since"]) = (at.into(), at.into());
+        store.put_note("web", KEY, lease.to_string().as_bytes()).await.unwrap();
+        let _ = take(&mut leases(&store, "r2", &["web"]), NOW).await;
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Clock(Option<RangeInclusive<Duration>>);
 impl Clock {
     /// An answer that arrived just now, dated `date`, to a call that was sent at `sent`.
     pub(super) fn told(&mut self, date: OffsetDateTime, sent: OffsetDateTime, arrived: OffsetDateTime) {
-        let new = date - arrived..=date + Duration::SECOND - sent;
+        let new = date - arrived..=date.saturating_add(Duration::SECOND) - sent;
         let both = self.0.as_ref().map(|known| *known.start().max(new.start())..=*known.end().min(new.end()));
         // Without any in common, this is the first answer, or one of the clocks was set.
         self.0 = Some(both.filter(|both| !both.is_empty()).unwrap_or(new));
@@ -56,6 +56,14 @@ mod tests {
         assert_eq!(ahead(&[(10_499, 10_501, 101_000), (10_000, 15_000, 104_000)]), Some(90_499), "a slow answer tells less");
         // 7.2 s behind.
         assert_eq!(ahead(&[(100_199, 100_201, 93_000)]), Some(-6_199));
+    }
+
+    #[test]
+    fn a_clock_at_the_end_of_time_is_read_like_any_other() {
+        let (date, now) = (time::macros::datetime!(9999-12-31 23:59:59.9 UTC), OffsetDateTime::UNIX_EPOCH);
+        let mut clock = Clock::default();
+        clock.told(date, now, now);
+        assert!(clock.ahead().is_some());
     }
 
     #[test]

@@ -202,7 +202,8 @@ fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, 
 /// A time; what is none reads as the epoch, older than every release.
 fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
-    Ok(OffsetDateTime::parse(&text, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH))
+    let moment = OffsetDateTime::parse(&text, &Rfc3339).ok().and_then(|moment| moment.checked_to_offset(time::UtcOffset::UTC));
+    Ok(moment.unwrap_or(OffsetDateTime::UNIX_EPOCH))
 }
 
 /// A time as racks read it in a form: Go's `20060102.150405.000000000`, UTC.

@@ -1,6 +1,6 @@
 //! What a failed run leaves on a rack, and how it is healed.
 
-use crate::support::world::{Setup, World};
+use crate::support::world::{Setup, World, wait_for};
 use offbuild::event::{EventKind, Stage};
 use offbuild::sandbox::Version;
 use serde_json::Value;
@@ -83,9 +83,7 @@ fn a_variable_set_after_healing_does_not_look_like_a_rollback_by_hand() {
         env_set(&world, rack, "NEW=1");
         let newest = json(&world.sandbox.call("GET", rack, "/apps/web/releases?limit=1", &[]))[0]["id"].as_str().unwrap().to_owned();
         world.sandbox.begin_promote(rack, "web", &newest);
-        crate::support::world::wait_for(|| {
-            world.sandbox.live(rack, "web").release == newest && world.sandbox.live(rack, "web").status == "running"
-        });
+        wait_for(|| world.sandbox.live(rack, "web").release == newest && world.sandbox.live(rack, "web").status == "running");
         // The commit that failed, its hook mended from outside: no input differs from those of the release left behind.
         world.hook("web", "before_release", "exit 0").repo.commit("mended");
         world.run(&["deploy"]).code(0).outcomes(&[&format!("web@{rack} deployed")]);
@@ -126,4 +124,24 @@ fn healing_a_protected_rack_needs_a_yes() {
     world.run(&["deploy", "--heal"]).code(4).says("production");
     world.run(&["heal", "--yes", "web@production"]).code(0);
     assert!(world.run(&["heal"]).code(0).done.stdout.starts_with("nothing to heal"));
+}
+
+#[test]
+fn healing_that_is_interrupted_gives_back_what_it_holds() {
+    let (world, rack) = trapped(Version::V2);
+    // Another runner's lease: it is waited for with this machine's own lock in hand.
+    let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
+    let lease = serde_json::json!({
+        "holder": {"by": "bob@ci", "run": "20261122-213000-1f2e", "since": now, "pid": 1, "machine": "elsewhere"},
+        "commit": "2".repeat(40), "beat": now, "ttl": 120, "token": "theirs",
+    });
+    world.sandbox.put_object(rack, "web", "offbuild/lease", &lease.to_string());
+    let lock = world.repo.path(&format!(".offbuild/locks/{rack}.json"));
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let run = world.start(&["heal", "--lock-wait", "10m"]);
+        wait_for(|| lock.exists());
+        run.signal(signal);
+        let _ = world.ended(run).code(code).says("interrupted before everything was healed").says("offbuild status");
+        assert!(!lock.exists(), "{signal}");
+    }
 }

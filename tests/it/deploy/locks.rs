@@ -1,5 +1,6 @@
 //! Locks set by hand, and what other machines' runs left on the rack.
 
+use crate::support::front::{Fault, Head, Rule};
 use crate::support::world::{Setup, World};
 use offbuild::sandbox::Version;
 use serde_json::{Value, json};
@@ -10,6 +11,10 @@ use time::format_description::well_known::Rfc3339;
 fn what_is_locked_by_hand_is_not_deployed_to_until_it_is_unlocked() {
     let world = Setup::new(&["api", "web"]).rack("production", Version::V3, "").start();
     world.run(&["lock", "-m", " "]).code(2);
+    // Longer than there are years, which is no reason to break.
+    let long = world.run(&["lock", "web@production", "-m", "why", "--for", "99999999999h"]).code(0).done.stdout;
+    assert!(long.contains(", until 9999-12-31"), "{long}");
+    world.run(&["unlock", "web@production"]).code(0);
     world.run(&["lock", "-m", "why", "--for", "soon"]).code(2).says("`--for soon` is no length of time");
     let locked = world.run(&["lock", "--rack", "production", "-m", "incident 12"]).code(0);
     let lines: Vec<&str> = locked.done.stdout.lines().collect();
@@ -88,4 +93,19 @@ fn a_run_on_another_machine_is_waited_for_taken_over_or_freed() {
     lease(&world, 600);
     world.page("web", "second").repo.commit("second");
     world.run(&["deploy"]).code(0).says("took over `web@staging`, held by bob@ci ").says("no sign of life for ");
+}
+
+#[test]
+fn what_was_locked_before_a_rack_failed_is_told() {
+    let world = Setup::new(&["api", "web"]).start();
+    let front = world.front();
+    let body = |status| (status, "no room".to_owned(), "text/plain");
+    let refused = |head: &Head, _: &[Head]| head.method == "POST" && head.path.starts_with("/apps/web/objects/");
+    front.rule(Rule { to: Box::new(refused), fault: Fault::Status(403), times: usize::MAX, body, retry_after: None });
+    let offbuild = world.offbuild().env("STAGING_HOST", format!("http://{}", front.host));
+    let lock = world.run_as(&offbuild, &["lock", "-m", "incident 14"]).code(3).says("no room").done.stdout;
+    assert!(lock.starts_with("api@staging locked by ") && lock.lines().count() == 1, "{lock}");
+    world.run(&["lock", "web@staging", "-m", "incident 14"]).code(0);
+    let unlock = world.run_as(&offbuild, &["unlock"]).code(3).says("no room").done.stdout;
+    assert!(unlock.starts_with("api@staging is unlocked") && unlock.lines().count() == 1, "{unlock}");
 }

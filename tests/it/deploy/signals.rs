@@ -1,5 +1,6 @@
 //! A run that is asked to stop.
 
+use crate::support::front::{Fault, Head, Rule};
 use crate::support::unique;
 use crate::support::world::{Setup, World, wait_for};
 use offbuild::event::{EventKind, Stage};
@@ -179,4 +180,21 @@ fn a_promote_whose_run_was_killed_is_found_done() {
     world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
     world.run(&["deploy"]).code(0).outcomes(&["web@staging up-to-date"]);
     assert_eq!((world.sandbox.builds("staging", "web"), world.sandbox.promotes("staging", "web")), (1, 1));
+}
+
+#[test]
+fn a_second_signal_ends_a_run_whose_rack_does_not_answer_any_more() {
+    let world = Setup::new(&["web"]).defaults("timeouts: {answer: 10h}").start();
+    let front = world.front();
+    let promoted = |_: &Head, before: &[Head]| before.iter().any(|head| head.path.ends_with("/promote"));
+    let body = |status| (status, String::new(), "text/plain");
+    front.rule(Rule { to: Box::new(promoted), fault: Fault::Timeout, times: usize::MAX, body, retry_after: None });
+    let mut run = world.start_as(&world.offbuild().env("STAGING_HOST", format!("http://{}", front.host)), &["deploy"]);
+    wait_for(|| front.faulted() > 0);
+    run.signal("INT");
+    world.until(&mut run, |kind| matches!(kind, EventKind::Interrupted { now: false, .. }));
+    run.signal("INT");
+    wait_for(|| run.has_ended());
+    let run = world.ended(run).code(130).outcomes(&["web@staging cancelled"]).says("not known: a promote was under way");
+    assert!(run.kinds().any(|kind| matches!(kind, EventKind::Interrupted { now: true, .. })));
 }

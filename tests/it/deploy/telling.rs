@@ -1,5 +1,6 @@
 //! What a run tells: reports that are made again from its events to the byte, and webhooks.
 
+use crate::support::front::Head;
 use crate::support::world::Setup;
 use offbuild::event::Event;
 use offbuild::journal::Journal;
@@ -120,4 +121,24 @@ fn a_webhook_that_is_gone_silent_or_not_set_fails_no_deploy() {
     assert!(!told.contains("is-gone") && !told.contains("never-answers"), "{told}");
     // Without variables, what needs no racks still answers.
     world.run(&["changed", "--base", "HEAD"]).code(0);
+}
+
+#[test]
+fn how_a_rollback_ended_is_told_though_the_rack_is_gone_then() {
+    let world = Setup::new(&["web"]).start();
+    world.run(&["deploy"]).code(0);
+    let first = world.sandbox.live("staging", "web").commit;
+    world.page("web", "second").repo.commit("second");
+    world.run(&["deploy"]).code(0);
+    let front = world.front();
+    // Gone with the last thing a run does: it gives its lease back.
+    let last = |head: &Head, before: &[Head]| {
+        let lease = |head: &Head| head.method == "POST" && head.path.ends_with("/objects/offbuild/lease");
+        lease(head) && before.iter().any(|head| head.path.ends_with("/promote"))
+    };
+    front.refuse_after(Some(Box::new(last)));
+    let offbuild = world.offbuild().env("STAGING_HOST", format!("http://{}", front.host));
+    let run = world.run_as(&offbuild, &["rollback", "web@staging"]).code(0);
+    run.says("warning: what runs on `web@staging` now cannot be read: rack `staging` cannot be reached");
+    assert_eq!(world.sandbox.live("staging", "web").commit, first);
 }

@@ -2,7 +2,7 @@
 
 use crate::support::front::{Behind, Fault, Front, Head, Rule};
 use crate::support::services::{self, OTHER, PASSWORD, USER};
-use crate::support::world::{Setup, World};
+use crate::support::world::Setup;
 use base64::Engine as _;
 use offbuild::event::{EventKind, Stage};
 use std::sync::Mutex;
@@ -10,10 +10,6 @@ use std::time::{Duration, Instant};
 
 fn text(status: u16) -> (u16, String, &'static str) {
     (status, "too many requests\n".to_owned(), "text/plain")
-}
-
-fn before_rack(world: &World) -> Front {
-    Front::before(Behind::Tcp(world.sandbox.environment()["STAGING_HOST"].trim_start_matches("http://").to_owned()))
 }
 
 #[test]
@@ -41,7 +37,7 @@ fn a_build_that_runs_out_of_time_says_which_step_it_was_at() {
 #[test]
 fn a_rack_that_asks_to_be_left_alone_is_left_alone_so_long() {
     let world = Setup::new(&["web"]).start();
-    let front = before_rack(&world);
+    let front = world.front();
     // With the waits of this configuration alone, all tries are over long before.
     let first = Mutex::new(None);
     let early = move |head: &Head, _: &[Head]| {

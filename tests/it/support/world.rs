@@ -2,6 +2,7 @@
 //! whole: whatever the test, no output of it may show a password.
 
 use super::engine::Base;
+use super::front::{Behind, Front};
 use super::repo::Repo;
 use super::sandbox::Sandbox;
 use super::services::{PASSWORD, Registry, Running, USER};
@@ -185,6 +186,11 @@ impl World {
         self.registry.as_ref().map(|registry| registry.host.clone()).or_else(|| self.sandbox.registry()).unwrap()
     }
 
+    /// A front before the rack `staging`.
+    pub fn front(&self) -> Front {
+        Front::before(Behind::Tcp(self.sandbox.environment()["STAGING_HOST"].trim_start_matches("http://").to_owned()))
+    }
+
     /// A path outside the repository.
     pub fn aside(&self, name: &str) -> PathBuf {
         self.repo.dir.path().join(name)
@@ -237,8 +243,13 @@ impl World {
 
     /// Starts a command and does not wait for it.
     pub fn start(&self, args: &[&str]) -> Started {
+        self.start_as(&self.offbuild(), args)
+    }
+
+    /// Starts a command in the environment given.
+    pub fn start_as(&self, offbuild: &Offbuild, args: &[&str]) -> Started {
         let before = runs(&self.repo.root());
-        let child = self.offbuild().command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = offbuild.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Started { child: Running(child), before }
     }
 
@@ -330,6 +341,11 @@ impl World {
 }
 
 impl Started {
+    /// True when it is over.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_some()
+    }
+
     /// Sends a signal, `INT` or `TERM`.
     pub fn signal(&self, name: &str) {
         super::sh(Command::new("kill").arg(format!("-{name}")).arg(self.child.0.id().to_string()));
