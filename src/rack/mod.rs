@@ -332,7 +332,9 @@ impl RackError {
             Self::Updating { app, rack, .. } => {
                 Some(format!("wait for it (convox apps info -a {app} --rack {rack}), or: convox apps cancel {app} --rack {rack}"))
             }
-            Self::Build { .. } => Some("read the build log above; a missing variable is set with: convox env set NAME=VALUE".to_owned()),
+            Self::Build { rack, .. } => {
+                Some(format!("read the build log above; a missing variable is set with: convox env set NAME=VALUE -a APP --rack {rack}"))
+            }
             Self::Timeout { outcome_unknown: true, .. } | Self::Unknown { .. } => {
                 Some("see what is live (offbuild status), then deploy again: it looks before it acts".to_owned())
             }

@@ -93,7 +93,7 @@ pub(super) enum Ending<'e> {
 
 impl Trail {
     pub(super) fn begin(clock_ahead: Option<time::Duration>) -> Self {
-        let began_there = OffsetDateTime::now_utc() + clock_ahead.unwrap_or_default();
+        let began_there = OffsetDateTime::now_utc().saturating_add(clock_ahead.unwrap_or_default());
         Self { before: None, began: Instant::now(), began_there, timeline: Vec::new(), caught: None, left: EVIDENCE_TIME }
     }
 
@@ -162,7 +162,7 @@ impl Convox {
         }
         (evidence.suspect, evidence.because) = guess(&clues);
         evidence.because.truncate(evidence.because.floor_char_boundary(LONGEST));
-        evidence.next = guess::next(evidence.suspect, &evidence.because, app, release);
+        evidence.next = guess::next(evidence.suspect, &evidence.because, app, &self.name, release);
         evidence.logs =
             logs.iter().take(PROCESSES).map(|(source, lines)| LogOf { source: (*source).to_owned(), lines: owned(lines) }).collect();
         evidence.system = owned(&system);

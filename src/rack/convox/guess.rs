@@ -4,7 +4,7 @@
 //! wording is ECS's and the load balancers' on version 2, Kubernetes' on version 3.
 
 use crate::event::Suspect;
-use crate::names::ReleaseId;
+use crate::names::{RackName, ReleaseId};
 use regex::Regex;
 
 /// Everything that may tell.
@@ -96,18 +96,27 @@ fn wrong_port(line: &str, app: &[&str]) -> Option<String> {
     Some(format!("the rack asks port {asked}, and the app says that it listens on {other}"))
 }
 
+/// The variable that a line names: a word in capitals, rather one that can be nothing else.
+fn variable(line: &str) -> Option<String> {
+    const LEVELS: [&str; 10] = ["ERROR", "FATAL", "CRITICAL", "PANIC", "WARN", "WARNING", "INFO", "DEBUG", "ENV", "KEY"];
+    let words = Regex::new(r"\b[A-Z][A-Z0-9_]{2,}\b").ok()?;
+    let found: Vec<&str> = words.find_iter(line).map(|word| word.as_str()).filter(|word| !LEVELS.contains(word)).collect();
+    found.iter().find(|word| word.contains('_')).or(found.first()).map(|name| (*name).to_owned())
+}
+
 /// What to do next about it.
-pub(super) fn next(suspect: Suspect, because: &str, app: &str, release: &ReleaseId) -> String {
+pub(super) fn next(suspect: Suspect, because: &str, app: &str, rack: &RackName, release: &ReleaseId) -> String {
+    // Whoever has several racks must not change another one.
+    let app = format!("{app} --rack {rack}");
     let logs = format!("convox logs -a {app} --since 30m");
     match suspect {
         Suspect::ImagePull => "check that the image is there and the rack may pull it, then deploy again".to_owned(),
         Suspect::NoCapacity => {
-            "make room (`convox rack scale`, or less `scale:` in the manifest), then: offbuild deploy --resume".to_owned()
+            format!("make room (`convox rack scale --rack {rack}`, or less `scale:` in the manifest), then: offbuild deploy --resume")
         }
         Suspect::OutOfMemory => "give the service more memory (`scale.memory` in the manifest), and commit".to_owned(),
         Suspect::MissingEnv => {
-            let name = Regex::new(r"\b[A-Z][A-Z0-9_]{2,}\b").ok().and_then(|names| Some(names.find(because)?.as_str().to_owned()));
-            let name = name.unwrap_or_else(|| "NAME".to_owned());
+            let name = variable(because).unwrap_or_else(|| "NAME".to_owned());
             format!("set it: convox env set {name}=VALUE -a {app}, then: offbuild deploy --resume")
         }
         Suspect::BadCommand => format!("correct `command:` or the image; to try it: convox run SERVICE sh -a {app} --release {release}"),
@@ -116,7 +125,7 @@ pub(super) fn next(suspect: Suspect, because: &str, app: &str, release: &Release
         Suspect::Unhealthy => {
             format!("see what the health check was answered: {logs}; an app that starts slowly needs a longer `health.grace`")
         }
-        Suspect::StillGoing => format!("see whether it ends: convox apps info {app}; if it does, raise `timeouts.promote`"),
+        Suspect::StillGoing => format!("see whether it ends: convox apps info -a {app}; if it does, raise `timeouts.promote`"),
         Suspect::Unknown => format!("see what the app said before it stopped: {logs}"),
     }
 }
@@ -195,11 +204,21 @@ mod tests {
 
     #[test]
     fn every_guess_ends_with_what_to_do() {
-        let release = ReleaseId::new("RNEW").unwrap();
+        let (rack, release) = (RackName::new("prod").unwrap(), ReleaseId::new("RNEW").unwrap());
         assert_eq!(
-            next(Suspect::MissingEnv, "KeyError: key not found: \"DATABASE_URL\"", "web", &release),
-            "set it: convox env set DATABASE_URL=VALUE -a web, then: offbuild deploy --resume"
+            next(Suspect::MissingEnv, "KeyError: key not found: \"DATABASE_URL\"", "web", &rack, &release),
+            "set it: convox env set DATABASE_URL=VALUE -a web --rack prod, then: offbuild deploy --resume"
         );
-        assert!(next(Suspect::BadCommand, "", "web", &release).ends_with("convox run SERVICE sh -a web --release RNEW"));
+        for line in [
+            "FATAL: environment variable STRIPE_KEY is not set",
+            "[ERROR] required environment variable STRIPE_KEY is missing",
+            "2026-11-22T20:00:00Z ERROR STRIPE_KEY must be set",
+            "KeyError: 'STRIPE_KEY' (ENV)",
+            "required env: STRIPE_KEY",
+        ] {
+            let next = next(Suspect::MissingEnv, line, "web", &rack, &release);
+            assert!(next.starts_with("set it: convox env set STRIPE_KEY=VALUE -a web --rack prod, then: "), "{line}: {next}");
+        }
+        assert!(next(Suspect::BadCommand, "", "web", &rack, &release).ends_with("convox run SERVICE sh -a web --rack prod --release RNEW"));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `http` makes calls, `failure` tells failures apart, `socket` reads log streams, `wire` has the objects. On top of them: `live`
 //! (what runs), `stage` (from a manifest to a release; `build_log`, `deliver` and `release` are its parts) and `promote`
-//! (from a release to what is live; `evidence` gathers what one that failed leaves, `guess` says what that looks like). Facts about racks are from the
-//! sources of `convox/rack` 20260421192651 and `convox/convox` 3.24.9.
+//! (from a release to what is live; `watch` looks what becomes of it, `evidence` gathers what one that failed leaves, `guess` says what that
+//! looks like). Facts about racks are from the sources of `convox/rack` 20260421192651 and `convox/convox` 3.24.9.
 //!
 //! Deliberately absent: any decision about what to deploy, `force=true`, and retries of a change without a look in between.
 
@@ -20,6 +20,7 @@ mod release;
 mod socket;
 mod stage;
 mod tls;
+mod watch;
 mod wire;
 
 pub use live::AppSummary;

@@ -4,60 +4,25 @@
 //!    not promoted over.
 //! 2. Send the promote once. An answer that leaves its fate open is followed by looks at the app; only when those show that it
 //!    did not take is it sent again.
-//! 3. Look until the app is `running`: with our release on two looks in a row it is live, with another it was rolled back or
-//!    overtaken.
-//!
-//! The generations differ in what `release` says meanwhile. Version 2 keeps the old id until the update is complete, so our
-//! id there is proof. Version 3 shows the new id at once and may say `running` for some seconds before the roll begins, so
-//! there `running` counts only after another status was seen, or when it stays.
+//! 3. Look until the app is in a known state again ([`super::watch`]).
 //!
 //! Once the promote is sent, `cancel` is not heeded: what is under way is awaited.
 
 use super::evidence::{Ending, Trail};
 use super::http::Body;
+use super::watch::{Seen, Sent, Watch};
 use super::{CallError, Convox, RackRead, go_on, wire};
 use crate::event::Progress;
 use crate::names::ReleaseId;
 use crate::rack::{AppStatus, Promoted, RackError};
 use std::time::Duration;
-use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Looks in a row that make a verdict.
-const STEADY: u32 = 2;
-/// Looks in a row that show our release running on version 3 without any other status before: the roll was over at once.
-const SETTLED: u32 = 4;
-/// Looks in a row that show another release running after other states, none of them `rollback`: version 2 answers from
-/// caches, so a stale look may follow a fresh one.
-const GONE_BACK: u32 = 4;
-/// Looks in a row without any change that end the wait for an accepted promote to show.
-const NEVER_BEGAN: u32 = 12;
-/// The same after a lost answer: the call may still be working.
-const NOT_TAKEN: u32 = 6;
-/// The same after an error answer that does not say whether anything was begun.
-const REFUSED: u32 = 3;
 /// How often a promote is sent at most.
 const MOST_SENT: u32 = 3;
 /// How much of the limit is left for version 3 to go back within, at most.
 const MOST_FOR_ROLLBACK: Duration = Duration::from_secs(300);
-
-/// What is known about a promote when the looks begin.
-enum Sent {
-    /// The rack accepted it, or it was active before.
-    Accepted,
-    /// Nobody knows.
-    Lost(CallError),
-    /// The rack answered an error that may have come after the beginning.
-    Refused(CallError),
-}
-
-/// What the looks ended with.
-enum Seen {
-    Ended(Promoted),
-    /// The rack shows no sign of the promote.
-    NotTaken(CallError),
-}
 
 /// What the answer to the call asks for.
 enum Next {
@@ -197,7 +162,8 @@ impl Convox {
             }
             let word = status.word().to_owned();
             if matches!(word.as_str(), "failed" | "deleting") {
-                let message = format!("the app is `{word}`; bring it to `running` first (`convox apps info {app}`)");
+                let message =
+                    format!("the app is `{word}`; bring it to `running` first (`convox apps info -a {app} --rack {}`)", self.name);
                 let what = format!("a promote of app `{app}`");
                 return Err(RackError::Refused { rack: self.name.clone(), what, status: 403, message });
             }
@@ -213,6 +179,20 @@ impl Convox {
             }
         }
     }
+}
+
+impl Convox {
+    /// The error of who finds an app in a state that it does not leave by itself.
+    pub(super) fn broken(&self, what: &str, app: &str, status: &AppStatus) -> RackError {
+        let (word, rack) = (status.word(), self.name.clone());
+        let message = format!("the app is `{word}`; bring it to `running` first (`convox apps info -a {app} --rack {rack}`)");
+        RackError::Refused { rack, what: what.to_owned(), status: 403, message }
+    }
+}
+
+/// True for the states that no app leaves by itself.
+pub(super) fn is_broken(status: &AppStatus) -> bool {
+    matches!(status.word(), "failed" | "deleting")
 }
 
 /// What to do after an error answer to a promote.
@@ -236,133 +216,5 @@ fn next_after(error: CallError) -> Next {
         Next::Watch(Sent::Refused(error))
     } else {
         Next::Fail(error)
-    }
-}
-
-/// A promote under way.
-struct Watch<'a> {
-    rack: &'a Convox,
-    app: &'a str,
-    release: &'a ReleaseId,
-    major: u8,
-    timeout: Duration,
-    progress: &'a Progress,
-    began: Instant,
-}
-
-impl Watch<'_> {
-    /// Looks at the app until it is in a known state.
-    async fn until_known(&self, sent: Sent, trail: &mut Trail) -> Result<Seen, RackError> {
-        let deadline = self.began + self.timeout;
-        let mut last: Option<(AppStatus, Option<ReleaseId>)> = None;
-        let (mut same, mut moved, mut rollback, mut unread) = (0, false, false, false);
-        loop {
-            tokio::time::sleep(self.rack.poll).await;
-            if Instant::now() >= deadline {
-                return Err(self.out_of_time(last));
-            }
-            let look = match self.rack.app(self.app).await {
-                Ok(app) => (app.status(), app.release()),
-                Err(RackError::Unreachable { message, .. }) => {
-                    // It may be updating itself, and the roll goes on without its API.
-                    if !std::mem::replace(&mut unread, true) {
-                        self.progress.notice(format!("rack `{}` does not answer, waiting on: {message}", self.rack.name));
-                    }
-                    continue;
-                }
-                Err(error) => return Err(self.unknown(&error)),
-            };
-            if last.as_ref() == Some(&look) {
-                same += 1;
-            } else {
-                same = 1;
-                trail.note(look.0.word(), look.1.as_ref());
-                self.progress.rack_status(look.0.word(), look.1.clone());
-            }
-            last = Some(look.clone());
-            let (status, active) = look;
-            let ours = active.as_ref() == Some(self.release);
-            let over = match &status {
-                AppStatus::Running if ours && !rollback => {
-                    // Only version 3 shows our id before the roll has begun.
-                    if same >= if moved || self.major == 2 { STEADY } else { SETTLED } {
-                        return Ok(Seen::Ended(Promoted::Live));
-                    }
-                    false
-                }
-                AppStatus::Running if rollback => same >= STEADY,
-                AppStatus::Running if moved => same >= GONE_BACK,
-                AppStatus::Running => {
-                    same >= match sent {
-                        Sent::Accepted => NEVER_BEGAN,
-                        Sent::Lost(_) => NOT_TAKEN,
-                        Sent::Refused(_) => REFUSED,
-                    }
-                }
-                AppStatus::Rollback => {
-                    moved = true;
-                    // On version 2 our id is there only when our update was complete: this is somebody else's going back.
-                    let not_ours = ours && self.major == 2;
-                    if !not_ours && !rollback {
-                        rollback = true;
-                        // What is failing now will be gone when the rollback is over.
-                        self.rack.catch(self.app, trail).await;
-                    }
-                    false
-                }
-                AppStatus::Other(word) if matches!(word.as_str(), "failed" | "deleting") => {
-                    rollback = true;
-                    same >= STEADY
-                }
-                AppStatus::Updating => {
-                    moved = true;
-                    false
-                }
-                AppStatus::Other(_) => false,
-            };
-            if !over {
-                continue;
-            }
-            if let Some(active) = &active
-                && !ours
-                && self.is_newer(active).await
-            {
-                return Ok(Seen::Ended(Promoted::Overtaken { active: active.clone() }));
-            }
-            return match sent {
-                Sent::Lost(error) | Sent::Refused(error) if !rollback => Ok(Seen::NotTaken(error)),
-                _ => Ok(Seen::Ended(Promoted::RolledBack { active })),
-            };
-        }
-    }
-
-    /// True when `other` was made after our release: somebody promoted it meanwhile.
-    async fn is_newer(&self, other: &ReleaseId) -> bool {
-        let made = async |id: &ReleaseId| -> Option<OffsetDateTime> {
-            let release = self.rack.release(self.app, id).await.ok().flatten()?;
-            Some(release.created)
-        };
-        match (made(self.release).await, made(other).await) {
-            (Some(ours), Some(theirs)) => theirs > ours,
-            _ => false,
-        }
-    }
-
-    fn what(&self) -> String {
-        format!("the promote of release `{}` of app `{}`", self.release, self.app)
-    }
-
-    fn out_of_time(&self, last: Option<(AppStatus, Option<ReleaseId>)>) -> RackError {
-        let state = last.map_or("never read".to_owned(), |(status, active)| {
-            let active = active.map_or("no active release".to_owned(), |id| format!("active release `{id}`"));
-            format!("it is `{}`, {active}", status.word())
-        });
-        let waiting_for =
-            format!("for app `{}` to run release `{}` ({state}; see `convox apps info {}`)", self.app, self.release, self.app);
-        self.rack.timed_out(self.timeout, &waiting_for, true)
-    }
-
-    fn unknown(&self, error: &RackError) -> RackError {
-        RackError::Unknown { rack: self.rack.name.clone(), what: self.what(), message: format!("it was sent, and then: {error}") }
     }
 }

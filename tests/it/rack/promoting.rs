@@ -182,6 +182,13 @@ async fn a_lost_answer_to_a_promote_is_looked_after_before_it_is_sent_again() {
     assert_eq!(promote(&server).await.0.unwrap(), Promoted::Live);
     assert_eq!(server.changes(), [PROMOTE]);
 
+    // Version 3 shows our id as soon as it has taken it: that it is another one later is its going back, however short that was.
+    let mut went_back = vec![app("running", "RNEW"), app("updating", "RNEW")];
+    went_back.extend(vec![app("running", "ROLD"); 40]);
+    let server = v3().on(PROMOTE, [Reply::Text(504, ""), Reply::Text(200, "ok\n")]).after(PROMOTE, APP, went_back).serve().await;
+    assert!(matches!(promote(&server).await.0.unwrap(), Promoted::RolledBack { .. }));
+    assert_eq!(server.changes(), [PROMOTE]);
+
     // It did not take: nothing moves, so it is sent again.
     let mut quiet = vec![app("running", "ROLD"); 8];
     quiet.extend([app("updating", "ROLD"), app("running", "RNEW")]);
@@ -217,6 +224,19 @@ async fn a_refused_promote_says_why() {
     for (reply, expected) in table {
         let server = v3().on(PROMOTE, [reply]).serve().await;
         assert_eq!(promote(&server).await.0.unwrap_err().to_string(), expected);
+        assert_eq!(server.changes(), [PROMOTE]);
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_breaks_is_not_said_to_have_gone_back() {
+    for active in ["ROLD", "RNEW"] {
+        let server = promoting(v2(), [("updating", "ROLD"), ("rollback", "ROLD"), ("failed", active)]).serve().await;
+        let (promoted, told) = promote(&server).await;
+        let expected = "rack `prod` refused the promote of release `RNEW` of app `web`: the app is `failed`; bring it to `running` first \
+                        (`convox apps info -a web --rack prod`)";
+        assert_eq!(promoted.unwrap_err().to_string(), expected);
+        assert!(!evidence(&told).timeline.is_empty());
         assert_eq!(server.changes(), [PROMOTE]);
     }
 }

@@ -172,7 +172,7 @@ fn a_failure_hook_that_fails_hides_nothing() {
 
     web@staging failed in stage
       the build on rack `staging` failed: the sandbox was told to fail this build
-      next: read the build log above; a missing variable is set with: convox env set NAME=VALUE
+      next: read the build log above; a missing variable is set with: convox env set NAME=VALUE -a APP --rack staging
 
     web@staging failed in on_failure
       hook `on_failure` of `web@staging`: `REPO/apps/web/deploy/on_failure.sh` exited with code 9

@@ -188,7 +188,7 @@ fn a_build_that_fails_on_the_rack() {
 
     web@staging failed in stage
       the build on rack `staging` failed: the sandbox was told to fail this build
-      next: read the build log above; a missing variable is set with: convox env set NAME=VALUE
+      next: read the build log above; a missing variable is set with: convox env set NAME=VALUE -a APP --rack staging
 
     live now
       web@staging  -  nothing was ever deployed
@@ -223,24 +223,25 @@ fn a_promote_that_never_ends() {
     web@staging: stage done in TIME
     web@staging: release RELEASE is staged
     web@staging: promote started (RELEASE)
-    web@staging: promote failed after TIME: rack `staging`: timed out after 1s waiting for app `web` to run release `RELEASE` (it is `updating`, no active release; see `convox apps info web`)
+    web@staging: promote failed after TIME: rack `staging`: timed out after 1s waiting for app `web` to run release `RELEASE` (it is `updating`, no active release; see `convox apps info -a web --rack staging`)
 
     TARGET  OUTCOME  RELEASE  TOOK  WHY
-    web@staging  failed(promote-timeout)  TIME  rack `staging`: timed out after 1s waiting for app `web` to run release `RELEASE` (it is `updating`, no active release; see `convox apps info web`)
+    web@staging  failed(promote-timeout)  TIME  rack `staging`: timed out after 1s waiting for app `web` to run release `RELEASE` (it is `updating`, no active release; see `convox apps info -a web --rack staging`)
 
     web@staging failed in promote
-      rack `staging`: timed out after 1s waiting for app `web` to run release `RELEASE` (it is `updating`, no active release; see `convox apps info web`)
+      rack `staging`: timed out after 1s waiting for app `web` to run release `RELEASE` (it is `updating`, no active release; see `convox apps info -a web --rack staging`)
       looks like:
         a roll that is slow, not broken: it was still going on when time ran out
       what the rack said:
         UPDATE_IN_PROGRESS: web RELEASE
-      next: see whether it ends: convox apps info web; if it does, raise `timeouts.promote`
+      next: see whether it ends: convox apps info -a web --rack staging; if it does, raise `timeouts.promote`
 
     live now
-      web@staging  -  nothing was ever deployed; RELEASE is staged, not live
+      web@staging  -  not known: a promote was under way
 
     1 failed (TIME)
     to go on: offbuild deploy --resume
+    to see what is live: offbuild status
     "#);
 }
 
@@ -279,7 +280,7 @@ fn a_promote_that_is_rolled_back() {
         UPDATE_IN_PROGRESS: web RELEASE
         UPDATE_ROLLBACK_IN_PROGRESS: web the sandbox was told to roll this back
         UPDATE_ROLLBACK_COMPLETE: web
-      next: see what the app said before it stopped: convox logs -a web --since 30m
+      next: see what the app said before it stopped: convox logs -a web --rack staging --since 30m
 
     live now
       web@staging  -  nothing was ever deployed; RELEASE is staged, not live
