@@ -185,7 +185,7 @@ pub async fn run(plan: Arc<Plan>, ports: Ports, events: &Events, mut signals: Un
     for target in plan.targets() {
         if !targets.contains_key(&target.target) {
             // Only a second signal leaves a target without an outcome.
-            let outcome = TargetOutcome::Cancelled;
+            let outcome = schedule.cut_short(target);
             events.record(EventKind::TargetFinished { target: target.target.clone(), millis: 0, outcome: outcome.clone() }).await;
             targets.insert(target.target.clone(), outcome);
         }

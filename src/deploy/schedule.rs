@@ -6,7 +6,7 @@
 use super::groups::{GoBack, Groups};
 use crate::event::{FailureClass, Stage, TargetOutcome};
 use crate::names::{AppName, Digest, RackName, ReleaseId, Repository, ServiceName, Target};
-use crate::plan::{Decision, Gate, OnFailure, Plan, Until};
+use crate::plan::{Decision, Gate, OnFailure, Plan, TargetPlan, Until};
 use std::collections::BTreeMap;
 
 /// The images of an app, by service: what a release of it runs.
@@ -206,6 +206,18 @@ impl Schedule {
         })
     }
 
+    /// How a target ends that has no outcome when everything is dropped.
+    #[must_use]
+    pub fn cut_short(&self, planned: &TargetPlan) -> TargetOutcome {
+        // Also one with nothing to do may be on its way back with its group.
+        if self.targets.get(&planned.target) == Some(&TargetState::Running) {
+            return TargetOutcome::Cancelled;
+        }
+        let builds = self.apps.get(&planned.target.app) == Some(&AppState::Running);
+        let open = || if builds { TargetOutcome::Cancelled } else { TargetOutcome::NotAttempted { why: self.stopped.why() } };
+        decided(&planned.decision).unwrap_or_else(open)
+    }
+
     /// The apps whose image phase did not end well, for runs without lanes.
     pub fn failed_apps(&self) -> impl Iterator<Item = &AppName> {
         self.apps.iter().filter(|(_, state)| !matches!(state, AppState::Ended(ImagesOutcome::Ready(_)))).map(|(app, _)| app)
@@ -249,16 +261,8 @@ impl Schedule {
 
     fn next(&self, rack: &RackName, target: &Target, after: &[AppName], plan: &Plan, lane: usize) -> Next {
         let Some(planned) = plan.targets().find(|planned| planned.target == *target) else { return Next::Skip };
-        // Verdicts that ask for nothing hold whatever else happens.
-        match &planned.decision {
-            Decision::UpToDate => return Next::End(TargetOutcome::UpToDate),
-            Decision::Held { from } => return Next::End(TargetOutcome::Held { from: from.clone() }),
-            Decision::Stale { live } => return Next::End(TargetOutcome::Stale { live: live.clone() }),
-            Decision::Failed { class, message, hint } => {
-                let (class, message, hint) = (*class, message.clone(), hint.clone());
-                return Next::End(TargetOutcome::Failed { stage: Stage::Stage, class, message, hint });
-            }
-            Decision::Release => {}
+        if let Some(outcome) = decided(&planned.decision) {
+            return Next::End(outcome);
         }
         let images = match self.apps.get(&target.app) {
             Some(AppState::Ended(ImagesOutcome::Failed(failure))) => {
@@ -340,6 +344,20 @@ impl Schedule {
             }
         }
         end
+    }
+}
+
+/// The outcome of a verdict that asks for nothing: it holds whatever else happens.
+fn decided(decision: &Decision) -> Option<TargetOutcome> {
+    match decision {
+        Decision::Release => None,
+        Decision::UpToDate => Some(TargetOutcome::UpToDate),
+        Decision::Held { from } => Some(TargetOutcome::Held { from: from.clone() }),
+        Decision::Stale { live } => Some(TargetOutcome::Stale { live: live.clone() }),
+        Decision::Failed { class, message, hint } => {
+            let (class, message, hint) = (*class, message.clone(), hint.clone());
+            Some(TargetOutcome::Failed { stage: Stage::Stage, class, message, hint })
+        }
     }
 }
 

@@ -566,6 +566,22 @@ async fn an_interrupted_run_starts_nothing_new() {
     assert!(!world.calls().iter().any(|call| call.starts_with("stage")));
 }
 
+#[test]
+fn what_is_dropped_is_told_by_how_far_it_was() {
+    let mut plan = plan(&[("east", &[], &[("a", &[]), ("b", &[]), ("c", &[])]), ("west", &[], &[("d", &[])])]);
+    plan.options.gate = crate::plan::Gate::App;
+    plan.lanes[0].targets[1].decision = Decision::UpToDate;
+    let mut schedule = Schedule::new(&plan);
+    schedule.ready(&plan);
+    for app in ["a", "b", "c"] {
+        schedule.images_ended(&app_name(app), ImagesOutcome::Ready(BTreeMap::new()));
+    }
+    assert!(schedule.ready(&plan).iter().any(|work| matches!(work, Work::Release(target, _) if target.app == app_name("a"))));
+    schedule.interrupt();
+    let words: Vec<String> = plan.targets().map(|planned| format!("{} {}", planned.target, schedule.cut_short(planned).word())).collect();
+    assert_eq!(words, ["a@east cancelled", "b@east up-to-date", "c@east not-attempted", "d@west cancelled"]);
+}
+
 #[tokio::test]
 async fn what_is_not_built_runs_no_build_hook() {
     let world = World::default();

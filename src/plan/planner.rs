@@ -369,7 +369,6 @@ fn take_over(target: &mut TargetPlan, facts: &Facts, apps: &BTreeMap<AppName, Ap
     };
     let Some(candidate) = &known.staged else { return };
     let adopted = adopt(candidate, known, app, &target.manifest, &facts.head.commit.id);
-    target.reasons.extend(candidate.told(&adopted));
     if let Some(stage) = candidate.stuck.first() {
         let (hook, run) = (stage.name(), &candidate.from);
         let message = format!("hook `{hook}` of `{}` was cut short in run {run}, and how far it got is not known", target.target);
@@ -381,6 +380,7 @@ fn take_over(target: &mut TargetPlan, facts: &Facts, apps: &BTreeMap<AppName, Ap
         target.decision = Decision::Failed { class: FailureClass::Guard, message, hint: Some(hint) };
         return;
     }
+    target.reasons.extend(candidate.told(&adopted));
     match adopted {
         Ok(adopted) => target.origin = Origin::Adopt(adopted),
         Err(why) if candidate.required => {

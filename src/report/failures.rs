@@ -1,6 +1,7 @@
 //! What failed in a run, said once per app, with what to do next: the same words for every report.
 
 use super::evidence::{Section, sections};
+use super::live::Live;
 use super::state::{RunState, TargetState};
 use super::text::took;
 use crate::event::{FailureClass, Stage, StepOutcome, TargetOutcome};
@@ -43,9 +44,16 @@ impl Failure {
     pub fn what(&self) -> String {
         match (self.class, self.stage) {
             (None, _) => "rolled back".to_owned(),
+            // Nothing was tried.
+            (Some(FailureClass::Guard), _) => "stopped by a guard".to_owned(),
             (Some(_), Some(stage)) => format!("failed in {}", stage.name()),
             (Some(class), None) => format!("failed: {}", class.name()),
         }
+    }
+
+    /// True when a guard asks for a decision that its hint has the command for: the same command again would be refused again.
+    fn says_how_to_go_on(&self) -> bool {
+        self.class == Some(FailureClass::Guard) && self.hint.contains("offbuild deploy --")
     }
 
     /// True when the same commit may go through at the next try; false when something has to be changed first.
@@ -102,7 +110,8 @@ pub fn failures(state: &RunState) -> Vec<Failure> {
             // It went back with its group, whose failure is another's.
             Some(TargetOutcome::RolledBack { group: Some(_), .. }) => continue,
             Some(TargetOutcome::RolledBack { message, group: None }) => {
-                let hint = format!("see what the app said before it stopped: `convox logs -a {}`, then fix it", target.app);
+                let hint =
+                    format!("see what the app said before it stopped: `convox logs -a {} --rack {}`, then fix it", target.app, target.rack);
                 (None, None, message, hint)
             }
             _ => continue,
@@ -173,10 +182,12 @@ pub fn go_on(state: &RunState) -> Vec<(String, String)> {
     if failed.iter().any(|failure| !failure.may_pass()) {
         next.push(("when it is fixed and committed".to_owned(), format!("offbuild {}", run.command)));
         next.push(("to try this commit again".to_owned(), again));
-    } else if !failed.is_empty() || state.interrupted.is_some() || state.finished.is_none() {
+    } else if state.interrupted.is_some() || state.finished.is_none() || failed.iter().any(|failure| !failure.says_how_to_go_on()) {
         next.push(("to go on".to_owned(), again));
+    } else if !failed.is_empty() && outcomes().any(|outcome| !outcome.is_good() && !matches!(outcome, TargetOutcome::Failed { .. })) {
+        next.push(("then, for the rest".to_owned(), again));
     }
-    if state.finished.is_none() {
+    if state.finished.is_none() || state.targets.values().any(|target| target.live() == Live::Undecided) {
         next.push(("to see what is live".to_owned(), "offbuild status".to_owned()));
     }
     let held: Vec<String> = state
@@ -236,6 +247,35 @@ mod tests {
                 "after 2m 04s: running with RWEB1 active"
             ]
         );
+    }
+
+    #[test]
+    fn a_command_that_would_be_refused_again_is_not_offered() {
+        use crate::event::EventKind;
+        let guard = |hint: &str| TargetOutcome::Failed {
+            stage: Stage::Stage,
+            class: FailureClass::Guard,
+            message: "no".to_owned(),
+            hint: Some(hint.to_owned()),
+        };
+        let blocked = TargetOutcome::Blocked { by: "rack staging".to_owned() };
+        let decides = "look, then: offbuild deploy --resume --rerun-hooks web@staging";
+        let table = [
+            (guard("deploy again"), TargetOutcome::UpToDate, Some("to go on")),
+            (guard(decides), TargetOutcome::UpToDate, None),
+            (guard(decides), blocked, Some("then, for the rest")),
+        ];
+        for (one, other, when) in table {
+            let mut events = samples::nothing_to_do();
+            let (kinds, last) = ([("web@staging", one), ("web@production", other)], events.last().unwrap().clone());
+            for (target, outcome) in kinds {
+                let kind = EventKind::TargetFinished { target: samples::target(target), millis: 0, outcome };
+                events.push(crate::event::Event { kind, ..last.clone() });
+            }
+            let state = RunState::replay(&events);
+            assert_eq!(go_on(&state).first().map(|(when, _)| when.as_str()), when, "{:?}", go_on(&state));
+            assert_eq!(failures(&state)[0].what(), "stopped by a guard");
+        }
     }
 
     #[test]

@@ -143,7 +143,7 @@ pub fn markdown(state: &RunState) -> String {
     let (idle, rows): (Vec<_>, Vec<_>) = targets.into_iter().partition(|(_, known)| known.outcome == Some(TargetOutcome::UpToDate));
     let mut left_out = 0;
     for (target, known) in rows {
-        let row = target_row(target, known, state.finished.is_some());
+        let row = target_row(target, known, state);
         if text.len() + row.len() > SUMMARY_LIMIT { left_out += 1 } else { text.push_str(&row) }
     }
     if left_out > 0 {
@@ -183,11 +183,11 @@ fn failure_section(failure: &Failure) -> String {
     format!("**{subject} {what}**\n\n{quoted}\n\nNext: {}\n\n", escape_markdown(&failure.hint))
 }
 
-fn target_row(target: &Target, known: &TargetState, finished: bool) -> String {
+fn target_row(target: &Target, known: &TargetState, state: &RunState) -> String {
     let cell = |text: &str| escape_markdown(&clip(&clean(text.lines().next().unwrap_or_default()), 300)).replace('|', "\\|");
-    let [release, note] = live_words(known);
+    let [release, note] = live_words(target, state);
     let spent = if known.millis == 0 { String::new() } else { took(known.millis) };
-    format!("| {target} | {} | {release} {note} | {spent} | {} |\n", outcome_word(known, finished), cell(&why(known)))
+    format!("| {target} | {} | {release} {note} | {spent} | {} |\n", outcome_word(known, state.finished.is_some()), cell(&why(known)))
 }
 
 /// A code block whose fence is longer than any in it.

@@ -5,7 +5,8 @@
 
 use super::Sink;
 use super::failures::{failures, go_on};
-use super::state::{Live, RunState, TargetState};
+use super::live::Live;
+use super::state::{RunState, TargetState};
 use super::summary::{outcome_word, why};
 use crate::event::{Event, FORMAT_VERSION, StepOutcome, TargetOutcome};
 use schemars::JsonSchema;
@@ -180,7 +181,7 @@ fn target_rows(state: &RunState) -> Vec<TargetRow> {
             Live::Before(release) => (release, "as-before"),
             Live::Other(release) => (Some(release), "other"),
             Live::Nothing => (None, "nothing"),
-            Live::Unknown => (None, "unknown"),
+            Live::Unknown | Live::Undecided => (None, "unknown"),
         };
         // The word without its parentheses: class and blocker have fields of their own.
         let outcome = outcome_word(known, state.finished.is_some());

@@ -16,6 +16,7 @@ pub mod json;
 pub mod junit;
 mod kept;
 mod limit;
+pub mod live;
 pub mod notify;
 pub mod plain;
 #[cfg(test)]

@@ -287,7 +287,11 @@ impl<W: Write> Plain<W> {
                 self.say(&target.to_string(), &self.options.paint.good(&format!("deployed, {release} is live")))
             }
             EventKind::Interrupted { signal, now } => {
-                let text = if *now { "stopping now" } else { "nothing new starts; again to stop at once" };
+                let text = if *now {
+                    "stopping now; a rack goes on with what it was told"
+                } else {
+                    "nothing new starts, a promote under way is awaited; again to stop at once"
+                };
                 writeln!(self.out, "{}", self.options.paint.warn(&format!("{signal}: {text}")))
             }
             _ => Ok(()),
@@ -520,7 +524,7 @@ mod tests {
         worker@staging: deploy: never deployed
         3 targets to deploy, 2 images to build, 2 at a time
         api/web: retag done in 0.4s
-        INT: nothing new starts; again to stop at once
+        INT: nothing new starts, a promote under way is awaited; again to stop at once
         web/web: build cancelled after 1.7s
         "#);
     }

@@ -90,6 +90,8 @@ pub struct TargetState {
     pub adopted: Option<(RunId, Vec<Stage>)>,
     /// What the rack said during the promote, in order, repeats left out.
     pub statuses: Vec<StatusRead>,
+    /// A promote was begun, and nobody saw how it ended.
+    pub promoting: bool,
     /// How it ended.
     pub outcome: Option<TargetOutcome>,
     /// How long its steps in the lane took, milliseconds.
@@ -228,21 +230,6 @@ pub struct ImageCounts {
     pub cached: usize,
 }
 
-/// What is live on a target after a run, as far as the events tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Live {
-    /// The release this run made, or one of the same content.
-    This(Option<ReleaseId>),
-    /// What was live before.
-    Before(Option<ReleaseId>),
-    /// A release the rack named last that is neither.
-    Other(ReleaseId),
-    /// Nothing was ever live.
-    Nothing,
-    /// The rack could not be asked.
-    Unknown,
-}
-
 impl RunState {
     /// Folds the events of a run.
     pub fn replay<'a>(events: impl IntoIterator<Item = &'a Event>) -> Self {
@@ -278,6 +265,7 @@ impl RunState {
             EventKind::StepStarted { step, detail } => {
                 let order = self.steps.get(step).map_or(self.steps.len(), |earlier| earlier.order);
                 self.steps.insert(step.clone(), StepState::begun(order, detail.clone(), event.time));
+                self.promotes(step, true);
             }
             EventKind::Log { step, line, .. } => {
                 let known = self.step(step, event.time);
@@ -328,6 +316,7 @@ impl RunState {
             EventKind::StepFinished { step, millis, outcome } => {
                 let known = self.step(step, event.time);
                 (known.ended, known.millis, known.outcome) = (Some(event.time), *millis, Some(outcome.clone()));
+                self.promotes(step, matches!(outcome, StepOutcome::Failed { class: FailureClass::PromoteTimeout, .. }));
             }
             EventKind::TargetFinished { target, millis, outcome } => {
                 let known = self.target(target);
@@ -341,6 +330,13 @@ impl RunState {
     fn target(&mut self, target: &Target) -> &mut TargetState {
         let order = self.targets.len();
         self.targets.entry(target.clone()).or_insert_with(|| TargetState { order, ..TargetState::default() })
+    }
+
+    /// Takes down whether a promote is under way, when that is what the step does.
+    fn promotes(&mut self, step: &Step, promoting: bool) {
+        if let (Some(rack), Stage::Promote | Stage::GoBack) = (&step.rack, step.stage) {
+            self.target(&Target { app: step.app.clone(), rack: rack.clone() }).promoting = promoting;
+        }
     }
 
     fn image(&mut self, app: &AppName, service: &ServiceName) -> &mut ImageState {
@@ -450,30 +446,6 @@ impl RunState {
     }
 }
 
-impl TargetState {
-    /// What is live there, as far as the events tell.
-    #[must_use]
-    pub fn live(&self) -> Live {
-        let ours = self.staged.as_ref().map(|(_, release)| release);
-        if let Some(back) = self.went_back() {
-            return Live::Before(Some(back.release.clone()));
-        }
-        match (&self.outcome, self.statuses.last().and_then(|read| read.release.as_ref())) {
-            (Some(TargetOutcome::Deployed { release }), _) => Live::This(Some(release.clone())),
-            (Some(TargetOutcome::UpToDate), _) => Live::This(self.live_release.clone()),
-            (_, Some(last)) if Some(last) == ours => Live::This(Some(last.clone())),
-            (_, Some(last)) if Some(last) != self.live_release.as_ref() => Live::Other(last.clone()),
-            (Some(TargetOutcome::Failed { class: FailureClass::RackUnreachable | FailureClass::RackLogin, .. }), None)
-                if self.live_release.is_none() =>
-            {
-                Live::Unknown
-            }
-            _ if self.live_release.is_none() && self.base.is_none() => Live::Nothing,
-            _ => Live::Before(self.live_release.clone()),
-        }
-    }
-}
-
 impl StepState {
     fn begun(order: usize, detail: String, started: OffsetDateTime) -> Self {
         let (ended, millis, outcome, last_line, lines, transfer) = (None, 0, None, None, 0, None);
@@ -525,13 +497,5 @@ mod tests {
         };
         assert!(is("[2/4] RUN bundle install") && is("[build 1/3] FROM x") && is("[linux/amd64 build 1/3] COPY . ."));
         assert!(!is("[internal] load metadata for x") && !is("exporting to image") && !is("[auth] a/b:pull") && !is("[x"));
-    }
-
-    #[test]
-    fn what_is_live_follows_the_rack_not_the_wish() {
-        let state = RunState::replay(&samples::rolled_back());
-        let lives: Vec<Live> = state.targets_in_order().iter().map(|(_, target)| target.live()).collect();
-        let release = |id: &str| Some(ReleaseId::new(id).unwrap());
-        assert_eq!(lives, [Live::This(release("RAPI2")), Live::Before(release("RWEB1")), Live::Nothing]);
     }
 }

@@ -2,9 +2,10 @@
 
 use super::critical;
 use super::failures::{Failure, failures, go_on};
-use super::state::{Live, RunState, TargetState};
+use super::live::Live;
+use super::state::{RunState, TargetState};
 use super::text::{Paint, clean, count, table, took, wrap};
-use crate::event::TargetOutcome;
+use crate::event::{Stage, TargetOutcome};
 use crate::names::Target;
 use std::collections::BTreeMap;
 
@@ -233,7 +234,7 @@ fn live(state: &RunState, options: &Options, lines: &mut Vec<String>) {
             hidden += 1;
             continue;
         }
-        let [release, note] = live_words(known);
+        let [release, note] = live_words(target, state);
         rows.push([format!("  {target}"), release, note]);
     }
     lines.push(options.paint.strong("live now"));
@@ -243,20 +244,29 @@ fn live(state: &RunState, options: &Options, lines: &mut Vec<String>) {
     }
 }
 
-/// The live release and a note on it.
+/// The live release of a target of the run, and a note on it.
 #[must_use]
-pub fn live_words(target: &TargetState) -> [String; 2] {
-    let base = target.base.as_ref().map(|base| format!("as before, commit {}", base.short()));
+pub fn live_words(of: &Target, state: &RunState) -> [String; 2] {
+    let Some(target) = state.targets.get(of) else { return Default::default() };
+    let commit = state.run.as_ref().map(|run| &run.commit);
+    let base = target.base.as_ref().map(|base| match commit {
+        Some(commit) if commit == base => "as before, this commit".to_owned(),
+        _ => format!("as before, commit {}", base.short()),
+    });
+    // What somebody went back to is of another commit than the one that is checked out.
+    let back = state.run.as_ref().filter(|run| run.command == "rollback").and_then(|_| state.step_of(of, Stage::Stage));
+    let this = back.map_or("this commit", |step| step.detail.as_str());
     // A rack forks the next `env set` from its newest release, live or not: one that was left behind must be known.
     let left = target.left();
     let copy = target.went_back().map_or_else(String::new, |copied| format!("a copy of {}, ", copied.of));
     let before = || copy + base.as_deref().unwrap_or("as before") + &left;
     match target.live() {
-        Live::This(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), "this commit".to_owned() + &left],
+        Live::This(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), this.to_owned() + &left],
         Live::Before(release) => [release.map_or_else(|| "-".to_owned(), |release| release.to_string()), before()],
         Live::Other(release) => [release.to_string(), "neither this run's nor the one before".to_owned() + &left],
         Live::Unknown => ["-".to_owned(), "not known: the rack could not be asked".to_owned() + &left],
         Live::Nothing => ["-".to_owned(), "nothing was ever deployed".to_owned() + &left],
+        Live::Undecided => ["-".to_owned(), "not known: a promote was under way".to_owned()],
     }
 }
 
@@ -387,6 +397,28 @@ mod tests {
         critical path: retag 0.4s, before_build 1.2s, build 18.6s, push 5.0s, stage
         24.0s, promote 1m 36s; longest in it: worker@staging promote, 32.0s
         "#);
+    }
+
+    #[test]
+    fn what_is_live_is_not_known_while_a_promote_is_under_way() {
+        use crate::event::EventKind;
+        let mut events = samples::success();
+        let promotes = |kind: &EventKind| matches!(kind, EventKind::StepStarted { step, .. } if step.stage == Stage::Promote);
+        let first = events.iter().position(|event| promotes(&event.kind)).unwrap();
+        events.truncate(first + 1);
+        let last = events[first].clone();
+        let target = samples::target("api@staging");
+        let outcome = TargetOutcome::Cancelled;
+        for kind in [
+            EventKind::Interrupted { signal: "INT".to_owned(), now: true },
+            EventKind::TargetFinished { target, millis: 0, outcome },
+            EventKind::RunFinished { code: 130, millis: 1 },
+        ] {
+            events.push(crate::event::Event { kind, ..last.clone() });
+        }
+        let text = drawn(&events);
+        assert!(text.contains("  api@staging     -      not known: a promote was under way\n"), "{text}");
+        assert!(text.contains("to see what is live: offbuild status") && !text.contains("offbuild heal"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a run leaves on a rack that is newer than what is live: racks build the next `env set` on it.
 
-use super::state::{Copied, Live, TargetState};
+use super::live::Live;
+use super::state::{Copied, TargetState};
 use crate::event::TargetOutcome;
 use crate::names::ReleaseId;
 
@@ -23,6 +24,8 @@ impl TargetState {
         let ours = self.staged.as_ref().map(|(_, release)| release);
         match (ours, self.live()) {
             (Some(ours), Live::This(Some(live))) if *ours == live => None,
+            // It may be live in a moment.
+            (Some(_), Live::Undecided) => None,
             (Some(ours), _) => Some(ours),
             (None, _) => self.trap_before.as_ref(),
         }

@@ -54,7 +54,7 @@ pub(super) fn targets(state: &RunState, page: &mut String) {
 fn rows(page: &mut String, name: &str, state: &RunState, targets: &[(&Target, &TargetState)]) {
     table(page, name, &["target", "outcome", "live now", "took", "why"]);
     for (target, known) in targets {
-        let [release, note] = live_words(known);
+        let [release, note] = live_words(target, state);
         let word = outcome_word(known, state.finished.is_some());
         let spent = if known.millis == 0 { String::new() } else { took(known.millis) };
         let _ = write!(page, "<tr data-row><th scope=\"row\">{target}</th><td class=\"word {}\">{}</td>", mood(known), escape(&word));
