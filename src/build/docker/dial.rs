@@ -197,14 +197,20 @@ pub(super) async fn upgrade(
     headers: impl IntoIterator<Item = (&'static str, HeaderValue)>,
 ) -> Result<hyper::upgrade::Upgraded, BuildError> {
     let headers: Vec<_> = headers.into_iter().collect();
-    reconnected(|| async {
-        let late = |_| Unconnected {
-            error: engine(format!("the engine at {endpoint} did not answer `POST {path}` within {}s", endpoint.answer.as_secs_f64())),
-            again: true,
-        };
-        tokio::time::timeout(endpoint.answer, upgraded(endpoint, path, headers.clone())).await.map_err(late)?
-    })
-    .await
+    reconnected(|| upgrade_once(endpoint, path, headers.clone())).await
+}
+
+/// The same, tried once.
+pub(super) async fn upgrade_once(
+    endpoint: &Endpoint,
+    path: &'static str,
+    headers: Vec<(&'static str, HeaderValue)>,
+) -> Result<hyper::upgrade::Upgraded, Unconnected> {
+    let late = |_| Unconnected {
+        error: engine(format!("the engine at {endpoint} did not answer `POST {path}` within {}s", endpoint.answer.as_secs_f64())),
+        again: true,
+    };
+    tokio::time::timeout(endpoint.answer, upgraded(endpoint, path, headers)).await.map_err(late)?
 }
 
 async fn upgraded(

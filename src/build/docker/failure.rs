@@ -52,8 +52,9 @@ const TRIES: u32 = 3;
 /// The first wait before that.
 const BACKOFF: Duration = Duration::from_millis(250);
 
-/// Makes a call that may be made any number of times, again when it was lost or the engine (or what stands before it) stumbled.
-pub(super) async fn repeated<T, F>(call: impl Fn() -> F) -> Result<T, bollard::errors::Error>
+/// Makes a call that may be made any number of times, again when it was lost or the engine (or what stands before it) stumbled. Its
+/// whole answer has `limit` to come each time: one that never ends is one that did not come.
+pub(super) async fn repeated<T, F>(limit: Duration, call: impl Fn() -> F) -> Result<T, bollard::errors::Error>
 where
     F: Future<Output = Result<T, bollard::errors::Error>>,
 {
@@ -66,7 +67,7 @@ where
     };
     let mut tried = 1;
     loop {
-        match call().await {
+        match tokio::time::timeout(limit, call()).await.unwrap_or(Err(Error::RequestTimeoutError)) {
             Err(error) if tried < TRIES && stumbles(&error) => tokio::time::sleep(retry::backoff(BACKOFF, tried)).await,
             answer => return answer,
         }
@@ -147,6 +148,23 @@ pub(super) fn stumbled(text: &str) -> bool {
     words.iter().any(|word| text.contains(word))
 }
 
+/// True when an answer to a push says what no second try changes.
+pub(super) fn refuses(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let words = [
+        "does not exist",
+        "not found",
+        "name unknown",
+        "invalid",
+        "immutable",
+        "unsupported",
+        "http response to https client",
+        "x509:",
+        "no such host",
+    ];
+    is_login(text) || is_full(text) || words.iter().any(|word| lower.contains(word))
+}
+
 /// True when other credentials could help. The wordings are the engine's, the distribution registry's and ECR's.
 fn is_login(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
@@ -182,6 +200,23 @@ mod tests {
         ] {
             let BuildError::Registry { login: found, .. } = registry("r:v1", text) else { panic!("{text}") };
             assert_eq!(found, login, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_push_is_sent_again_unless_the_answer_says_no() {
+        for (text, last_word) in [
+            ("the engine says 500", false),
+            ("received unexpected HTTP status: 500 Internal Server Error", false),
+            ("open /var/lib/docker/tmp/x: too many open files", false),
+            ("unauthorized: authentication required", true),
+            ("An image does not exist locally with the tag: r", true),
+            ("name unknown: The repository with name 'web' does not exist in the registry", true),
+            ("tag invalid: The image tag 'v1' already exists and cannot be overwritten because the tag is immutable.", true),
+            ("Get \"https://r.example/v2/\": http: server gave HTTP response to HTTPS client", true),
+            ("write /x: no space left on device", true),
+        ] {
+            assert_eq!(refuses(text), last_word, "{text}");
         }
     }
 

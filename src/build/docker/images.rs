@@ -1,7 +1,7 @@
 //! Images on the engine: names, pushes, pulls.
 
 use super::Docker;
-use super::failure::{Unconnected, call, engine, may_pass, registry, repeated, stumbled};
+use super::failure::{Unconnected, call, engine, may_pass, refuses, registry, repeated, stumbled};
 use crate::build::BuildError;
 use crate::event::Progress;
 use crate::names::{Digest, ImageId, Repository};
@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How often a push is tried.
+/// How often a push or a pull is tried.
 const PUSHES: u32 = 3;
 /// The first wait before that.
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const BACKOFF: Duration = Duration::from_secs(1);
 impl Docker {
     pub(super) async fn add_tag(&self, image: &str, repository: &Repository, tag: &str) -> Result<(), BuildError> {
         let options = TagImageOptions { repo: Some(repository.to_string()), tag: Some(tag.to_owned()) };
-        repeated(|| self.client.tag_image(image, Some(options.clone()))).await.map_err(|error| match error {
+        repeated(self.endpoint.answer, || self.client.tag_image(image, Some(options.clone()))).await.map_err(|error| match error {
             Error::DockerResponseServerError { status_code: 404, message } => BuildError::Missing {
                 message: format!("image `{image}` is not on the engine: {message}"),
                 hint: Some("build it again".to_owned()),
@@ -32,7 +32,7 @@ impl Docker {
     }
 
     pub(super) async fn find_id(&self, reference: &str) -> Result<Option<ImageId>, BuildError> {
-        let found = match repeated(|| self.client.inspect_image(reference)).await {
+        let found = match repeated(self.endpoint.answer, || self.client.inspect_image(reference)).await {
             Ok(found) => found,
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
             Err(error) => return Err(call(&self.endpoint, &format!("`{reference}` cannot be inspected"), error)),
@@ -42,13 +42,15 @@ impl Docker {
     }
 
     pub(super) async fn layer_ids(&self, image: &str) -> Result<Vec<String>, BuildError> {
-        let found = repeated(|| self.client.inspect_image(image)).await;
+        let found = repeated(self.endpoint.answer, || self.client.inspect_image(image)).await;
         let found = found.map_err(|error| call(&self.endpoint, &format!("`{image}` cannot be inspected"), error))?;
         Ok(found.root_fs.and_then(|files| files.layers).unwrap_or_default())
     }
 
     pub(super) async fn remove_tag(&self, reference: &str) -> Result<(), BuildError> {
-        match self.client.remove_image(reference, None::<RemoveImageOptions>, None).await {
+        // Not tried again: a name that stays does no harm, and nobody should wait for it.
+        let removed = tokio::time::timeout(self.endpoint.answer, self.client.remove_image(reference, None::<RemoveImageOptions>, None));
+        match removed.await.unwrap_or(Err(Error::RequestTimeoutError)) {
             Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             Err(error) => Err(call(&self.endpoint, &format!("`{reference}` cannot be removed"), error)),
         }
@@ -75,19 +77,8 @@ impl Docker {
         login: Option<&Login>,
         progress: &Progress,
     ) -> Result<Digest, BuildError> {
-        let mut tried = 1;
-        loop {
-            let (again, why) = match self.send_once(repository, tag, login, progress).await {
-                Ok(digest) => return Ok(digest),
-                Err(Unconnected { again, error }) => (again, error),
-            };
-            if !again || tried == PUSHES {
-                return Err(why);
-            }
-            progress.notice(format!("the push is tried again: {why}"));
-            tokio::time::sleep(retry::backoff(BACKOFF, tried)).await;
-            tried += 1;
-        }
+        moved_again(|why| progress.notice(format!("the push is tried again: {why}")), || self.send_once(repository, tag, login, progress))
+            .await
     }
 
     async fn send_once(
@@ -123,7 +114,9 @@ impl Docker {
     /// The digest the engine remembers from the push, for engines that do not say it at its end.
     async fn inspected(&self, repository: &Repository, reference: &str) -> Result<Digest, BuildError> {
         let asked = format!("the digest of `{reference}` cannot be read");
-        let found = repeated(|| self.client.inspect_image(reference)).await.map_err(|error| call(&self.endpoint, &asked, error))?;
+        let found = repeated(self.endpoint.answer, || self.client.inspect_image(reference))
+            .await
+            .map_err(|error| call(&self.endpoint, &asked, error))?;
         let digests = found.repo_digests.unwrap_or_default();
         let ours =
             digests.iter().filter_map(|text| text.split_once('@')).find(|(name, _)| Repository::parse(name).as_ref() == Ok(repository));
@@ -131,12 +124,18 @@ impl Docker {
         digest.ok_or_else(|| engine(format!("`{reference}` was pushed, but the engine does not tell its digest")))
     }
 
+    /// Pulls, again when the registry or the connection stumbled: what is there already does not come twice.
     pub(super) async fn fetch(&self, repository: &Repository, digest: &Digest, login: Option<&Login>) -> Result<(), BuildError> {
+        moved_again(|_| {}, || self.fetch_once(repository, digest, login)).await
+    }
+
+    async fn fetch_once(&self, repository: &Repository, digest: &Digest, login: Option<&Login>) -> Result<(), Unconnected> {
         let options =
             CreateImageOptions { from_image: Some(repository.to_string()), tag: Some(digest.to_string()), ..CreateImageOptions::default() };
         let mut answers = Box::pin(self.client.create_image(Some(options), None, Some(credentials(repository, login))));
         while let Some(answer) = answers.next().await {
-            answer.map_err(|error| self.refusal(&format!("{repository}@{digest}"), error))?;
+            let failed = |error| Unconnected { again: passes(&error), error: self.refusal(&format!("{repository}@{digest}"), error) };
+            answer.map_err(failed)?;
         }
         Ok(())
     }
@@ -151,10 +150,30 @@ impl Docker {
     }
 }
 
-/// True when a push that ended like this may go through at the next try.
+/// Pushes or pulls, a few times when it may go through at the next try, and tells why there is one.
+async fn moved_again<T, F>(again: impl Fn(&BuildError), once: impl Fn() -> F) -> Result<T, BuildError>
+where
+    F: Future<Output = Result<T, Unconnected>>,
+{
+    let mut tried = 1;
+    loop {
+        match once().await {
+            Ok(moved) => return Ok(moved),
+            Err(Unconnected { again: true, error }) if tried < PUSHES => again(&error),
+            Err(Unconnected { error, .. }) => return Err(error),
+        }
+        tokio::time::sleep(retry::backoff(BACKOFF, tried)).await;
+        tried += 1;
+    }
+}
+
+/// True when a push or pull that ended like this may go through at the next try.
 fn passes(error: &Error) -> bool {
     match error {
         Error::DockerStreamError { error } => stumbled(error),
+        // The engine says 500 for most of what a registry refuses, and for what went wrong with itself. A push may be sent twice, so only
+        // a refusal that reads like one is taken for the last word.
+        Error::DockerResponseServerError { status_code: 500, message } => stumbled(message) || !refuses(message),
         Error::DockerResponseServerError { status_code, message } => matches!(status_code, 429 | 502..=504) || stumbled(message),
         Error::IOError { err } => may_pass(err),
         Error::HyperResponseError { .. } | Error::RequestTimeoutError => true,

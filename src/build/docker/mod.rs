@@ -83,7 +83,9 @@ impl Docker {
     }
 
     async fn version(&self) -> Result<bollard::models::SystemVersion, BuildError> {
-        repeated(|| self.client.version()).await.map_err(|error| call(&self.endpoint, "the engine does not tell its version", error))
+        repeated(self.endpoint.answer, || self.client.version())
+            .await
+            .map_err(|error| call(&self.endpoint, "the engine does not tell its version", error))
     }
 
     async fn abilities(&self, control: &Control) -> Result<Abilities, BuildError> {

@@ -4,8 +4,9 @@
 //! registry logins and the ssh agent. What a build was not given is refused with an error, never with "there is none": for
 //! BuildKit a missing secret is optional by default, and a build without it would be cached and handed to the next one.
 
-use super::dial::upgrade;
+use super::dial::upgrade_once;
 use super::endpoint::Endpoint;
+use super::failure::reconnected;
 use super::sync::Directories;
 use crate::build::BuildError;
 use crate::event::Progress;
@@ -78,18 +79,22 @@ pub(super) struct Session {
 impl Session {
     /// Opens a session. `key` names the copies of its directories that BuildKit keeps.
     pub(super) async fn open(endpoint: &Endpoint, key: &str, offer: Offer) -> Result<Self, BuildError> {
-        // BuildKit takes any text that is unique among live sessions.
-        let id = format!("offbuild-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static("offbuild"));
         // A key may be a path, with any bytes; its hash is the same name.
         let key = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(key.as_bytes()));
-        let mut headers = vec![
-            ("x-docker-expose-session-uuid", value(&id)),
-            ("x-docker-expose-session-name", HeaderValue::from_static("offbuild")),
-            ("x-docker-expose-session-sharedkey", value(&key)),
-        ];
-        headers.extend(METHODS.map(|method| ("x-docker-expose-session-grpc-method", HeaderValue::from_static(method))));
-        let io = upgrade(endpoint, "/session", headers).await?;
+        let (id, io) = reconnected(|| async {
+            // BuildKit takes any text that is unique among live sessions. One whose beginning was lost may be alive there for a while:
+            // the next try has another name.
+            let id = format!("offbuild-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+            let mut headers = vec![
+                ("x-docker-expose-session-uuid", value(&id)),
+                ("x-docker-expose-session-name", HeaderValue::from_static("offbuild")),
+                ("x-docker-expose-session-sharedkey", value(&key)),
+            ];
+            headers.extend(METHODS.map(|method| ("x-docker-expose-session-grpc-method", HeaderValue::from_static(method))));
+            Ok((id, upgrade_once(endpoint, "/session", headers).await?))
+        })
+        .await?;
         Ok(Self { id, serving: AbortOnDropHandle::new(tokio::spawn(serve(io, offer))) })
     }
 

@@ -6,7 +6,7 @@
 //! holds the rack's password, and is never shown.
 
 use super::http::Body;
-use super::{CallError, Convox, go_on};
+use super::{CallError, Convox, go_on, wire};
 use crate::event::Progress;
 use crate::names::{BuildId, Repository, ServiceName};
 use crate::rack::{ImageMover, RackError, StageRequest};
@@ -83,6 +83,7 @@ impl Convox {
             }
             self.until_next_look(app, id, deadline, request.timeout, cancel).await?;
         }
+        let mut missing = 0;
         loop {
             let build = match self.build(app, id).await {
                 // The rack may be updating itself; the deadline ends this.
@@ -90,11 +91,22 @@ impl Convox {
                     if Instant::now() + self.poll > deadline {
                         return Err(self.build_late(app, id, request.timeout, &message));
                     }
-                    None
+                    wire::Build::default()
                 }
-                answer => answer?,
+                Ok(None) => {
+                    // A single answer may come from a replica that lags behind.
+                    missing += 1;
+                    if missing == super::release::LOOKS {
+                        let message = format!("the rack has its build `{id}` no more");
+                        return Err(RackError::Unknown { rack: self.name.clone(), what, message });
+                    }
+                    wire::Build::default()
+                }
+                answer => {
+                    missing = 0;
+                    answer?.unwrap_or_default()
+                }
             };
-            let build = build.unwrap_or_default();
             match build.status.as_str() {
                 "complete" => return Ok(()),
                 "failed" => {

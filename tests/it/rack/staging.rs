@@ -145,6 +145,32 @@ async fn a_failed_import_says_the_racks_reason() {
     assert_eq!(error.to_string(), "the build on rack `prod` failed: skopeo: manifest unknown");
 }
 
+#[tokio::test]
+async fn an_import_whose_record_is_gone_is_given_up_and_one_that_was_missed_once_is_not() {
+    let gone = || Reply::Json(500, json!({"error": "builds.convox.com \"bnew\" not found"}));
+    let looks: [(Vec<Reply>, Result<&str, &str>); 2] = [
+        (
+            vec![ok(build("running", "")), gone(), gone(), ok(build("running", "")), gone(), ok(build("complete", ""))],
+            Ok("BNEW RNEW Import"),
+        ),
+        (vec![ok(build("running", "")), gone()], Err("the rack has its build `BNEW` no more")),
+    ];
+    for (looks, expected) in looks {
+        let script = v3()
+            .on("POST /apps/web/builds", [ok(build("created", ""))])
+            .on("PUT /apps/web/builds/BNEW", [ok(build("created", ""))])
+            .on("POST /apps/web/builds/BNEW/image", [Reply::Text(202, "")])
+            .on("GET /apps/web/builds/BNEW", looks)
+            .on("POST /apps/web/releases", [ok(release("RNEW", "BNEW", "", 5))]);
+        let server = script.serve().await;
+        match (stage(&server, &request(Deliver::Import)).await.0, expected) {
+            (Ok(staged), Ok(expected)) => assert_eq!(staged, expected),
+            (Err(error), Err(expected)) => assert!(error.to_string().ends_with(expected), "{error}"),
+            (ended, expected) => panic!("{ended:?}, and not {expected:?}"),
+        }
+    }
+}
+
 /// A version 3 rack that says where to push.
 fn pushable() -> Script {
     let mut created = build("created", "");
