@@ -291,6 +291,74 @@ fn is_system(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RackConfig;
+    use crate::names::RackName;
+    use crate::rack::Deliver;
+    use crate::rack::login::RackLogin;
+    use crate::secret::Secret;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    /// A rack that takes every request and answers nothing, or an answer that never ends.
+    async fn rack(drips: bool) -> Convox {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let asked = stream.read(&mut [0; 4096]).await;
+                    if drips && asked.is_ok() {
+                        let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n").await;
+                        while sent.is_ok() {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                            sent = stream.write_all(b" ").await;
+                        }
+                    }
+                    // Open until the other side has had enough.
+                    while matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {}
+                });
+            }
+        });
+        let config = RackConfig {
+            name: RackName::new("prod").unwrap(),
+            place: crate::yaml::Place::default(),
+            host: None,
+            password: None,
+            after: Vec::new(),
+            protected: false,
+            registry_cache: false,
+            deliver: Deliver::Auto,
+            env: "prod".to_owned(),
+            ca_file: None,
+            poll: Duration::from_millis(20),
+            // What ends the waiting is not the limit of one answer.
+            answer: Duration::from_secs(3600),
+        };
+        let password = Secret::new("evidence-password");
+        let login = RackLogin { url, user: "convox".to_owned(), password, relayed: None, source: "the test".to_owned() };
+        Convox::new(&config, login, Duration::from_millis(20)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_rack_that_hangs_or_drips_costs_no_more_than_the_time_there_is() {
+        let id = |id: &str| ReleaseId::new(id).unwrap();
+        for drips in [false, true] {
+            let rack = rack(drips).await;
+            let mut trail = Trail { left: Duration::from_millis(400), before: Some(id("ROLD")), ..Trail::begin(None) };
+            trail.note("rollback", None);
+            let looks = async {
+                rack.catch("web", &mut trail).await;
+                assert!(trail.left <= Duration::from_millis(200), "the early look counts: {:?} are left", trail.left);
+                rack.evidence("web", &id("RNEW"), trail, Ending::RolledBack).await
+            };
+            let evidence = tokio::time::timeout(Duration::from_secs(60), looks).await.expect("it ends by itself");
+            let missing =
+                ["the processes: no answer in time", "the log was not read to its end in time", "release ROLD: no answer in time"];
+            assert_eq!(evidence.missing, missing, "drips: {drips}");
+            assert_eq!(evidence.timeline.len(), 1);
+        }
+        assert_eq!(Trail::begin(None).left, EVIDENCE_TIME);
+    }
 
     #[test]
     fn only_the_racks_own_lines_are_progress() {
