@@ -325,8 +325,10 @@ impl ImageMover for Mover<'_> {
         let step = Step { service: Some(image.service.clone()), ..self.step.clone() };
         let progress = self.context.events.progress(step);
         let pushed = ports.builder.push(to, tag, Some(login), &progress, &self.context.cancel).await.map_err(text);
-        // The name in the rack's registry is of no use on this machine.
-        let untagged = ports.builder.untag(&format!("{to}:{tag}")).await.map_err(text);
-        pushed.and(untagged)
+        // The name in the rack's registry is of no use on this machine, and that it stays is no reason to fail.
+        if let Err(error) = ports.builder.untag(&format!("{to}:{tag}")).await {
+            progress.notice(format!("`{to}:{tag}` stays on the engine: {error}"));
+        }
+        pushed.map(drop)
     }
 }

@@ -27,6 +27,11 @@ fn a_registry() {
 }
 
 #[test]
+fn a_registry_with_tokens() {
+    cells::check(Service::Tokens);
+}
+
+#[test]
 fn amazon_ecr() {
     cells::check(Service::Ecr);
 }
@@ -44,4 +49,14 @@ fn a_rack_of_version_3_that_builds() {
 #[test]
 fn a_rack_of_version_3_that_imports() {
     cells::check(Service::Import);
+}
+
+#[test]
+fn a_rack_of_version_3_that_is_pushed_to() {
+    cells::check(Service::External);
+}
+
+#[test]
+fn the_docker_engine_for_a_rack_that_is_pushed_to() {
+    cells::check(Service::Mover);
 }

@@ -96,7 +96,7 @@ impl Rack {
         };
         if external {
             let password = percent_encoding::utf8_percent_encode(&password, percent_encoding::NON_ALPHANUMERIC);
-            reply["repository"] = json!(format!("https://convox:{password}@{}/{}", self.address, self.own_repository(&app)));
+            reply["repository"] = json!(format!("https://convox:{password}@{}/{}", ask.host, self.own_repository(&app)));
         } else {
             let manifest = params.text("manifest");
             let manifest = match (manifest.as_str(), generation) {

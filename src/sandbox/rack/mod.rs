@@ -150,6 +150,8 @@ pub(super) struct Setup {
 
 /// A call, taken apart.
 struct Ask {
+    /// What the client calls the rack, without scheme.
+    host: String,
     args: Vec<String>,
     params: Params,
     body: Option<Incoming>,
@@ -343,7 +345,8 @@ impl Rack {
         } else {
             (hyper::body::Bytes::new(), Some(body))
         };
-        let mut ask = Ask { args, params: Params::new(&form, parts.uri.query(), parts.headers), body };
+        let host = header_text(&parts.headers, "host").unwrap_or(&self.address).to_owned();
+        let mut ask = Ask { host, args, params: Params::new(&form, parts.uri.query(), parts.headers), body };
         let reply = match call {
             Call::Auth => Ok(Reply::Ok),
             Call::System => Ok(Reply::Json(self.system())),

@@ -1,8 +1,10 @@
 //! What the cells of one service share: a repository, everything it needs, and the front before the service.
 
 use super::table::{Call, Service};
+use crate::support::engine;
 use crate::support::front::{Behind, Fault, Front, Head, Rule, To};
 use crate::support::services::{PASSWORD, USER, login};
+use crate::support::tokens::Door;
 use crate::support::world::{Run, Setup, World, wait_for};
 use crate::support::{Offbuild, unique};
 use offbuild::event::EventKind;
@@ -16,6 +18,7 @@ pub struct Bed {
     service: Service,
     world: World,
     front: Front,
+    _door: Option<Door>,
     turn: Cell<usize>,
     repository: Cell<usize>,
 }
@@ -69,15 +72,18 @@ impl Bed {
         let world = match service {
             Service::Rack3 => setup.rack("staging", Version::V3, "deliver: build").start(),
             Service::Import => setup.rack("staging", Version::V3, "").start(),
+            Service::External | Service::Mover => setup.rack("staging", Version::V3, "deliver: external").start(),
             Service::Ecr => setup.ecr().start(),
-            Service::Rack2 | Service::Registry | Service::Engine => setup.start(),
+            Service::Rack2 | Service::Registry | Service::Tokens | Service::Engine => setup.start(),
         };
+        let door = (service == Service::Tokens).then(|| Door::before(&world.host()));
         let environment = world.sandbox.environment();
         let behind = match service {
-            Service::Engine => Behind::Unix(PathBuf::from("/var/run/docker.sock")),
+            Service::Engine | Service::Mover => Behind::Unix(PathBuf::from("/var/run/docker.sock")),
             Service::Registry => Behind::Tcp(world.host()),
+            Service::Tokens => Behind::Tcp(door.as_ref().unwrap().host.clone()),
             Service::Ecr => Behind::Tcp(environment["AWS_ENDPOINT_URL_ECR"].trim_start_matches("http://").to_owned()),
-            Service::Rack2 | Service::Rack3 | Service::Import => {
+            Service::Rack2 | Service::Rack3 | Service::Import | Service::External => {
                 Behind::Tcp(environment["STAGING_HOST"].trim_start_matches("http://").to_owned())
             }
         };
@@ -91,11 +97,13 @@ impl Bed {
                 login(world.repo.dir.path(), &front.host, PASSWORD);
                 may_pull(&front.host);
             }
+            // What everybody may pull, the rack may.
+            Service::Tokens => login(world.repo.dir.path(), &front.host, PASSWORD),
             // The world's racks of version 3 are handed the login with each import, and this one builds.
             Service::Rack3 => may_pull(&world.host()),
             _ => {}
         }
-        let bed = Self { service, world, front, turn: Cell::default(), repository: Cell::default() };
+        let bed = Self { service, world, front, _door: door, turn: Cell::default(), repository: Cell::default() };
         // Both pages there will be, so that what builds nothing finds its images.
         for _ in 0..2 {
             bed.commit(false);
@@ -115,10 +123,10 @@ impl Bed {
         let at_front = format!("http://{}", self.front.host);
         let offbuild = self.world.offbuild().env("ANSWER", answer);
         match self.service {
-            Service::Engine => offbuild.env("DOCKER_HOST", format!("tcp://{}", self.front.host)),
-            Service::Registry => offbuild.env("REGISTRY_HOST", self.front.host.clone()),
+            Service::Engine | Service::Mover => offbuild.env("DOCKER_HOST", format!("tcp://{}", self.front.host)),
+            Service::Registry | Service::Tokens => offbuild.env("REGISTRY_HOST", self.front.host.clone()),
             Service::Ecr => offbuild.env("AWS_ENDPOINT_URL_ECR", at_front),
-            Service::Rack2 | Service::Rack3 | Service::Import => offbuild.env("STAGING_HOST", at_front),
+            Service::Rack2 | Service::Rack3 | Service::Import | Service::External => offbuild.env("STAGING_HOST", at_front),
         }
     }
 
@@ -173,7 +181,7 @@ impl Bed {
             passed,
             changes: match self.service {
                 // Looking whether BuildKit is there, and asking ECR, is a POST, too.
-                Service::Engine | Service::Ecr => 0,
+                Service::Engine | Service::Mover | Service::Ecr => 0,
                 _ => seen.iter().filter(|head| head.passed && matches!(head.method.as_str(), "POST" | "PUT")).count(),
             },
             is_live: self.is_live(),
@@ -193,7 +201,18 @@ impl Bed {
             let text = lines.collect::<Vec<_>>().join("\n");
             self.world.repo.write("apps.yaml", text + "\n");
         }
-        self.commit(call.builds);
+        self.commit(call.builds || call.pushed);
+        if call.pushed {
+            let before = self.world.tags("web");
+            self.world.run_as(&self.offbuild("30s"), &["build"]).code(0);
+            for tag in self.world.tags("web").iter().filter(|tag| tag.starts_with("web.in-") && !before.contains(tag)) {
+                self.world.forget_tag("web", tag);
+            }
+        }
+        if self.service == Service::Mover {
+            // Twice: with its last tag gone, an image still has its digest for a name.
+            (0..2).for_each(|_| engine::remove(&format!("{}/web", self.world.host())));
+        }
     }
 
     fn besides(&self, call: &Call) {

@@ -2,9 +2,11 @@
 
 use crate::support::front::{Behind, Fault, Front, Head, Rule};
 use crate::support::services::{self, OTHER, PASSWORD, USER};
-use crate::support::world::Setup;
+use crate::support::unique;
+use crate::support::world::{Setup, World};
 use base64::Engine as _;
 use offbuild::event::{EventKind, Stage};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -49,6 +51,34 @@ fn a_rack_that_asks_to_be_left_alone_is_left_alone_so_long() {
     let offbuild = world.offbuild().env("STAGING_HOST", format!("http://{}", front.host));
     world.run_as(&offbuild, &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
     assert_eq!(front.faulted(), 1);
+}
+
+#[test]
+fn an_answer_that_never_ends_is_given_up() {
+    let world = Setup::new(&["web"]).defaults("timeouts: {answer: \"${ANSWER:-30s}\"}").start();
+    world.run(&["deploy"]).code(0);
+    let rack = world.sandbox.environment()["STAGING_HOST"].clone();
+    let engine = || Behind::Unix(PathBuf::from("/var/run/docker.sock"));
+    let (rack, registry) = (Behind::Tcp(rack.trim_start_matches("http://").to_owned()), Behind::Tcp(world.host()));
+    let table = [
+        (rack, "STAGING_HOST", "http://", "/system", 3, "no answer in time"),
+        (registry, "REGISTRY_HOST", "", "/v2/", 3, "timed out"),
+        (engine(), "DOCKER_HOST", "tcp://", "/version", 3, "did not answer in time"),
+        (engine(), "DOCKER_HOST", "tcp://", "/json", 1, "did not answer in time"),
+    ];
+    for (behind, variable, scheme, path, code, said) in table {
+        world.page("web", &unique()).repo.commit("more");
+        let front = Front::before(behind);
+        let host = if variable == "REGISTRY_HOST" { front.host.clone() } else { world.host() };
+        services::login(world.repo.dir.path(), &host, PASSWORD);
+        let to = move |head: &Head, _: &[Head]| head.path.contains(path) && head.method != "POST";
+        front.rule(Rule { to: Box::new(to), fault: Fault::Endless, times: usize::MAX, body: text, retry_after: None });
+        let offbuild = world.offbuild().env("ANSWER", "400ms").env(variable, format!("{scheme}{}", front.host));
+        world.run_as(&offbuild, &["deploy"]).code(code).says(said);
+        assert!(front.faulted() > 1, "{path} is asked again");
+    }
+    services::login(world.repo.dir.path(), &world.host(), PASSWORD);
+    world.run(&["deploy"]).code(0).outcomes(&["web@staging deployed"]);
 }
 
 #[test]

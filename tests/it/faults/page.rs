@@ -10,7 +10,17 @@ pub const FILE: &str = "docs/faults.md";
 /// What writes it anew.
 pub const COMMAND: &str = "OFFBUILD_MATRIX=write cargo test --locked --test it -- faults::";
 
-const SERVICES: [Service; 6] = [Service::Engine, Service::Registry, Service::Ecr, Service::Rack2, Service::Rack3, Service::Import];
+const SERVICES: [Service; 9] = [
+    Service::Engine,
+    Service::Mover,
+    Service::Registry,
+    Service::Tokens,
+    Service::Ecr,
+    Service::Rack2,
+    Service::Rack3,
+    Service::Import,
+    Service::External,
+];
 
 const INTRODUCTION: &str = "\
 # What offbuild does when a call goes wrong

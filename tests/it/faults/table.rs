@@ -18,6 +18,12 @@ pub enum Service {
     Rack3,
     /// A rack of version 3 with `deliver: import`.
     Import,
+    /// A registry with a token service.
+    Tokens,
+    /// A rack of version 3 with `deliver: external`, its own registry included.
+    External,
+    /// The Docker Engine that gets an image it does not have into such a rack.
+    Mover,
 }
 
 /// A call.
@@ -38,13 +44,26 @@ pub struct Call {
     pub builds: bool,
     /// Its repository has to be made.
     pub new_repository: bool,
+    /// Its image was pushed before, and all that is known of it is what its configuration says.
+    pub pushed: bool,
     /// What the rack does wrong besides.
     pub besides: Option<&'static str>,
 }
 
 impl Call {
     const fn new(name: &'static str, method: &'static str, path: &'static str) -> Self {
-        Self { name, method, path, after: None, of_engine: false, before: None, builds: false, new_repository: false, besides: None }
+        Self {
+            name,
+            method,
+            path,
+            after: None,
+            of_engine: false,
+            before: None,
+            builds: false,
+            new_repository: false,
+            pushed: false,
+            besides: None,
+        }
     }
 
     const fn after(self, path: &'static str) -> Self {
@@ -103,6 +122,7 @@ pub fn word(fault: Fault) -> String {
         Fault::Reset => "reset".to_owned(),
         Fault::Status(status) => status.to_string(),
         Fault::Garbage => "garbage".to_owned(),
+        Fault::Endless => "endless".to_owned(),
     }
 }
 
@@ -116,14 +136,17 @@ impl Service {
             Self::Rack2 => "A rack of version 2",
             Self::Rack3 => "A rack of version 3, `deliver: build`",
             Self::Import => "A rack of version 3, `deliver: import`",
+            Self::Tokens => "A registry with a token service",
+            Self::External => "A rack of version 3, `deliver: external`",
+            Self::Mover => "The Docker Engine, `deliver: external` of an image it does not have",
         }
     }
 
     /// The body of an error, as the service writes it.
     pub fn body(self) -> fn(u16) -> (u16, String, &'static str) {
         match self {
-            Self::Engine => |status| (status, format!("{{\"message\":\"the engine says {status}\"}}"), "application/json"),
-            Self::Registry => |status| {
+            Self::Engine | Self::Mover => |status| (status, format!("{{\"message\":\"the engine says {status}\"}}"), "application/json"),
+            Self::Registry | Self::Tokens => |status| {
                 (status, format!("{{\"errors\":[{{\"code\":\"SAID\",\"message\":\"the registry says {status}\"}}]}}"), "application/json")
             },
             // AWS answers most of what is the caller's fault with 400, throttling among it; the name tells which.
@@ -138,7 +161,9 @@ impl Service {
                 (status, format!("{{\"__type\":\"{kind}\",\"message\":\"ECR says {kind}\"}}"), "application/x-amz-json-1.1")
             },
             Self::Rack2 => |status| (status, format!("the rack says {status}\n"), "text/plain"),
-            Self::Rack3 | Self::Import => |status| (status, format!("{{\"error\":\"the rack says {status}\"}}"), "application/json"),
+            Self::Rack3 | Self::Import | Self::External => {
+                |status| (status, format!("{{\"error\":\"the rack says {status}\"}}"), "application/json")
+            }
         }
     }
 
@@ -162,7 +187,9 @@ impl Service {
             },
         ];
         let build = [
-            Call::new("object upload", "POST", "^/apps/web/objects/"),
+            Call::new("lease, read", "GET", "^/apps/web/objects/offbuild/lease$"),
+            Call::new("lease, written", "POST", "^/apps/web/objects/offbuild/lease$"),
+            Call::new("object upload", "POST", "^/apps/web/objects/tmp/"),
             Call::new("build create", "POST", "^/apps/web/builds$"),
             Call::new("build, awaited", "GET", "^/apps/web/builds/B[A-Z]+$").after("POST /apps/web/builds$"),
             Call::new("build log", "GET", "^/apps/web/builds/B[A-Z]+/logs"),
@@ -184,6 +211,28 @@ impl Service {
                 Call::new("push: upload", "POST", "^/v2/web/blobs/uploads/").by_engine(),
                 Call::new("push: manifest", "PUT", "^/v2/web/manifests/").by_engine(),
                 Call::new("tag look-up after the push", "HEAD", "^/v2/web/manifests/").building().after("PUT /v2/web/manifests/"),
+                Call { pushed: true, ..Call::new("image configuration", "GET", "^/v2/web/blobs/sha256:") },
+            ],
+            Self::Tokens => vec![
+                Call::new("token, to look up", "GET", "^/token.*%3Apull(&|$)"),
+                Call::new("token, to tag", "GET", "^/token.*%3Apull%2Cpush(&|$)"),
+                Call::new("token, to push", "GET", "^/token").by_engine(),
+            ],
+            Self::External => vec![
+                // Only its answer says where to push: when that is lost, another record is made, and the first one marked failed.
+                Call::new("build record to push to", "POST", "^/apps/web/builds$"),
+                Call::new("build update, the manifest", "PUT", "^/apps/web/builds/B[A-Z]+$"),
+                Call::new("push: upload", "POST", "^/v2/.*/blobs/uploads/").by_engine(),
+                Call::new("push: manifest", "PUT", "^/v2/.*/manifests/").by_engine(),
+                Call::new("release create", "POST", "^/apps/web/releases$"),
+                Call::new("build update, complete", "PUT", "^/apps/web/builds/B[A-Z]+$").after("POST /apps/web/releases$"),
+            ],
+            Self::Mover => vec![
+                Call::new("inspect", "GET", "/images/.*sha256.*/json"),
+                Call::new("pull", "POST", "/images/create"),
+                Call::new("tag", "POST", "/images/.*/tag"),
+                Call::new("push", "POST", "/images/.*/push"),
+                Call::new("untag", "DELETE", "/images/"),
             ],
             Self::Ecr => vec![
                 Call::new("BatchGetImage", "BatchGetImage", "^/"),

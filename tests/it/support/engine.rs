@@ -49,14 +49,20 @@ impl Drop for Base {
 }
 
 /// Removes the images of a reference pattern. What is left by a failed removal is only space.
-fn remove(pattern: &str) {
+pub fn remove(pattern: &str) {
     let list = Command::new("docker")
-        .args(["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter"])
+        .args(["image", "ls", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}", "--filter"])
         .arg(format!("reference={pattern}"))
         .output();
     let Ok(list) = list else { return };
     for image in String::from_utf8_lossy(&list.stdout).lines() {
-        let _ = Command::new("docker").args(["image", "rm", "-f", image]).output();
+        let name = match image.split(' ').collect::<Vec<_>>()[..] {
+            // What was pulled by its digest has no other name.
+            [repository, "<none>", digest] => format!("{repository}@{digest}"),
+            [repository, tag, _] => format!("{repository}:{tag}"),
+            _ => continue,
+        };
+        let _ = Command::new("docker").args(["image", "rm", "-f", &name]).output();
     }
 }
 

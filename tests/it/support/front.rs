@@ -36,6 +36,8 @@ pub enum Fault {
     Status(u16),
     /// A good answer that is not what was asked for, before the service gets it.
     Garbage,
+    /// A good answer that begins and never ends, a byte at a time, before the service gets it.
+    Endless,
 }
 
 /// A request as a front sees it.
@@ -268,6 +270,16 @@ async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, lis
             );
             client.write_all(answer.as_bytes()).await?;
             client.shutdown().await
+        }
+        Some(Fault::Endless) => {
+            read_body(&mut client, &header, &mut rest).await?;
+            client.write_all(b"HTTP/1.1 200 Said\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n").await?;
+            loop {
+                tokio::select! {
+                    () = over.notified() => return Ok(()),
+                    () = tokio::time::sleep(Duration::from_millis(10)) => client.write_all(b" ").await?,
+                }
+            }
         }
         None => {
             let mut service = connect(behind).await?;

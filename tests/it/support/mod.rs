@@ -7,6 +7,7 @@ pub mod repo;
 pub mod sandbox;
 pub mod services;
 pub mod terminal;
+pub mod tokens;
 pub mod world;
 
 use std::collections::BTreeMap;

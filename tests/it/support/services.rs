@@ -23,7 +23,7 @@ pub struct Registry {
     /// `127.0.0.1:PORT`.
     pub host: String,
     _process: Running,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// The registry's user.
@@ -59,7 +59,13 @@ impl Registry {
         await_port(port);
         let host = format!("127.0.0.1:{port}");
         login(home, &host, PASSWORD);
-        Self { host, _process: process, _dir: dir }
+        Self { host, _process: process, dir }
+    }
+
+    /// Takes a tag away, which its API cannot: an image without any stays where it is.
+    pub fn forget(&self, repository: &str, tag: &str) {
+        let tags = format!("data/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}");
+        std::fs::remove_dir_all(self.dir.path().join(tags)).unwrap();
     }
 }
 

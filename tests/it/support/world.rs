@@ -307,6 +307,11 @@ impl World {
         tags
     }
 
+    /// Takes a tag away from the real registry.
+    pub fn forget_tag(&self, app: &str, tag: &str) {
+        self.registry.as_ref().unwrap().forget(app, tag);
+    }
+
     /// The digest of an image's tag in the real registry.
     pub fn digest(&self, app: &str, tag: &str) -> String {
         let args = ["-f", "-I", "-H", "Accept: application/vnd.docker.distribution.manifest.v2+json"];
