@@ -270,13 +270,15 @@ impl Rack for FakeRack {
         &self,
         app: &str,
         release: &ReleaseId,
-        _: Option<&ReleaseId>,
+        over: Option<&ReleaseId>,
         _: Duration,
         _: &Progress,
         _: &CancellationToken,
     ) -> Result<Promoted, RackError> {
-        if self.world.released.lock().unwrap().get(&format!("{app}@{}", self.name)) == Some(release) {
-            return Ok(Promoted::Live);
+        match self.world.released.lock().unwrap().get(&format!("{app}@{}", self.name)) {
+            Some(active) if active == release => return Ok(Promoted::Live),
+            Some(active) if Some(active) != over => return Ok(Promoted::Overtaken { active: active.clone() }),
+            _ => {}
         }
         if self.world.call(format!("promote {app}@{}", self.name)) {
             return Ok(Promoted::RolledBack { active: None });

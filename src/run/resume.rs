@@ -130,11 +130,13 @@ impl Earlier {
             let deployed = matches!(known.outcome, Some(TargetOutcome::Deployed { .. }));
             // What somebody promoted by hand is left as it is, like what came to its end.
             let promoted = known.adopted.is_some() || state.step_of(&target, Stage::Promote).is_some();
-            if is_live && promoted && self.use_of != Use::Left {
+            // A run that was killed may have been about to take a group back: whoever comes next has to be able to.
+            let killed = state.finished.is_none();
+            if is_live && promoted && (killed || self.use_of != Use::Left) {
                 staged.before.extend(self.live_before(&target, release).map(|before| (target.clone(), before)));
             }
             // Whoever did not ask to go on was told how it ended.
-            let told = self.use_of == Use::Left && !matches!(known.outcome, None | Some(TargetOutcome::Cancelled));
+            let told = self.use_of == Use::Left && !killed && !matches!(known.outcome, None | Some(TargetOutcome::Cancelled));
             if is_live && (deployed || !promoted || told) {
                 if self.use_of != Use::Left {
                     staged.over.insert(target);

@@ -5,12 +5,12 @@ use crate::plan::{PlannedLive, Trap};
 
 const EAST: &[(&str, &[&str], &[(&str, &[&str])])] = &[("east", &[], &[("a", &[]), ("b", &[]), ("c", &[]), ("d", &[])])];
 
-fn old(app: &str) -> ReleaseId {
+pub(super) fn old(app: &str) -> ReleaseId {
     ReleaseId::new(format!("ROLD{app}")).unwrap()
 }
 
 /// Four apps that ran before; all but `b` go back together.
-fn grouped(world: &World) -> Plan {
+pub(super) fn grouped(world: &World) -> Plan {
     let mut plan = plan(EAST);
     plan.options.on_failure = OnFailure::Continue;
     for target in plan.lanes.iter_mut().flat_map(|lane| &mut lane.targets) {

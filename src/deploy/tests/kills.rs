@@ -163,6 +163,111 @@ async fn killed_at_any_moment_and_gone_on_with_ends_the_same() {
     assert!(cut > 50, "{cut} of 200 runs were cut short");
 }
 
+/// What is done to the world when a run of a group is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    /// What made the group go back is mended.
+    Mended,
+    /// Somebody promotes a release of the first app.
+    Somebody,
+}
+
+/// The plan of the run after one of a group that was killed, made as the composition root does.
+fn group_going_on(world: &World, state: &RunState) -> Plan {
+    let mut plan = groups::grouped(world);
+    let pushed = world.pushed.lock().unwrap();
+    for image in plan.apps.values_mut().flat_map(|app| &mut app.images) {
+        if let Some(digest) = pushed.get(&format!("{}:{}", image.repository, image.fingerprint_tag)) {
+            image.action = ImageAction::Reuse { digest: digest.clone() };
+        }
+    }
+    let released = world.released.lock().unwrap();
+    for target in plan.lanes.iter_mut().flat_map(|lane| &mut lane.targets) {
+        let active = released[&target.target.to_string()].clone();
+        target.live.as_mut().unwrap().release = active.clone();
+        target.back_to = Some(active.clone()).filter(|_| target.group.is_some());
+        if active.as_str() == "RSOMEBODY" {
+            target.decision = Decision::UpToDate;
+        }
+        let Some(known) = state.targets.get(&target.target) else { continue };
+        let Some((build, release)) = known.staged.clone() else { continue };
+        let (before, is_live) = (groups::old(target.target.app.as_str()), active == release);
+        let deployed = matches!(known.outcome, Some(TargetOutcome::Deployed { .. }));
+        if is_live && state.step_of(&target.target, Stage::Promote).is_some() {
+            target.back_to = Some(before.clone()).filter(|_| target.group.is_some());
+        }
+        if is_live && deployed {
+            target.decision = Decision::UpToDate;
+        } else if !deployed && (is_live || active == before) {
+            let (done, again) = state.release_hooks(&target.target);
+            target.origin = Origin::Adopt(Adopted { from: RunId::new("r0").unwrap(), build, release, done, again });
+        }
+    }
+    plan
+}
+
+/// What each app runs: what it had before (a copy of it is the same), this commit's, or somebody's.
+fn content(world: &World) -> String {
+    let word = |(target, release): (&String, &ReleaseId)| match release.as_str() {
+        "RSOMEBODY" => "somebody's",
+        id if id == format!("R{}", &target[..1]) => "new",
+        id if id.starts_with("ROLD") || id.starts_with("RCOPY") => "old",
+        id => panic!("{id} is live on {target}"),
+    };
+    world.released.lock().unwrap().iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Kills a run whose group goes back (`c` fails after its promote, so that `a` follows it), and goes on.
+async fn group_killed(after: u64, meanwhile: Meanwhile) {
+    let world = World::failing(&["after_release c@east"]);
+    let (journal, _) = killed(groups::grouped(&world), &world, Kill::After(after)).await;
+    let state = RunState::replay(&journal);
+    let a = Target { app: app_name("a"), rack: rack_name("east") };
+    let promoted = state.targets.get(&a).is_some_and(|known| known.outcome.is_some());
+    let next = match meanwhile {
+        Meanwhile::Mended => World { fail: Arc::default(), ..world.clone() },
+        Meanwhile::Somebody if promoted => {
+            world.released.lock().unwrap().insert(a.to_string(), ReleaseId::new("RSOMEBODY").unwrap());
+            world.clone()
+        }
+        Meanwhile::Nothing | Meanwhile::Somebody => world.clone(),
+    };
+    let before = world.calls().len();
+    let (ended, _) = carried_out(group_going_on(&next, &state), &next).await;
+    let expected = match meanwhile {
+        Meanwhile::Mended => "new new new new",
+        Meanwhile::Somebody if promoted => "somebody's new old old",
+        Meanwhile::Nothing | Meanwhile::Somebody => "old new old old",
+    };
+    let case = format!("killed after {after}, {meanwhile:?}: {}\n{:#?}", words(&ended), world.calls());
+    assert_eq!(content(&world), expected, "{case}");
+    let promotes = |target: &str| world.calls()[before..].iter().filter(|call| **call == format!("promote {target}")).count();
+    if meanwhile == Meanwhile::Somebody && promoted {
+        assert_eq!(promotes("a@east"), 0, "{case}");
+    }
+    // What is live once is promoted once: there, and back.
+    assert!(["a@east", "b@east", "c@east", "d@east"].iter().all(|target| promotes(target) <= 2), "{case}");
+}
+
+#[tokio::test]
+async fn a_group_that_is_killed_as_it_goes_back_ends_as_one_that_is_not() {
+    let world = World::failing(&["after_release c@east"]);
+    let (journal, ended) = killed(groups::grouped(&world), &world, Kill::Never).await;
+    assert!(ended);
+    assert_eq!(content(&world), "old new old old");
+    let copied = journal.iter().filter(|event| matches!(event.kind, EventKind::ReleaseCopied { .. })).count();
+    assert_eq!(copied, 2, "the way back is in the journal");
+    let last = journal.last().unwrap().seq;
+    let mut runs = JoinSet::new();
+    for after in 0..last {
+        for meanwhile in [Meanwhile::Nothing, Meanwhile::Mended, Meanwhile::Somebody] {
+            runs.spawn(group_killed(after, meanwhile));
+        }
+    }
+    runs.join_all().await;
+}
+
 #[tokio::test]
 async fn without_the_lock_nothing_is_promoted() {
     let world = World { lock_lost: true, ..World::default() };

@@ -1,9 +1,12 @@
 //! Apps that go back together.
 
+use crate::support::front::{Behind, Fault, Front, Head, Rule};
+use crate::support::services::Running;
 use crate::support::world::{Run, Setup, World, wait_for};
 use offbuild::event::{EventKind, Stage};
 use offbuild::sandbox::Version;
 use serde_json::Value;
+use std::process::Stdio;
 use std::time::Duration;
 
 const GROUP: &str = "apps:\n  api: {after: [worker]}\n  web: {after: [api]}\ngroups: {checkout: [worker, web]}\n";
@@ -172,4 +175,33 @@ fn a_group_is_checked_with_the_rest_of_the_configuration() {
     }
     world.configure("groups:\n  one: [api, web]\n");
     assert!(world.run(&["config", "api@staging"]).code(0).done.stdout.lines().any(|line| line.contains("group") && line.contains("one")));
+}
+
+#[test]
+fn a_group_whose_run_is_killed_as_it_goes_back_goes_back_with_the_next_one() {
+    for how in [&["deploy", "--resume"][..], &["deploy"]] {
+        let (world, rack) = world(Version::V2);
+        let before = ["worker", "web"].map(|app| content(&world, rack, app));
+        world.hook("web", "after_release", "exit 3").repo.commit("third");
+        let front = Front::before(Behind::Tcp(world.sandbox.environment()["STAGING_HOST"].trim_start_matches("http://").to_owned()));
+        // The promotes of the three, the one that takes web back, and no other.
+        let to = |head: &Head, seen: &[Head]| {
+            let promotes = |head: &Head| head.method == "POST" && head.path.ends_with("/promote");
+            promotes(head) && seen.iter().filter(|head| promotes(head)).count() >= 4
+        };
+        let body = |status| (status, String::new(), "text/plain");
+        front.rule(Rule { to: Box::new(to), fault: Fault::Endless, times: usize::MAX, body, retry_after: None });
+        let offbuild = world.offbuild().env("STAGING_HOST", format!("http://{}", front.host));
+        let mut run = Running(offbuild.command(&["deploy"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        wait_for(|| front.faulted() > 0);
+        run.0.kill().unwrap();
+        run.0.wait().unwrap();
+        front.reset();
+        let half = ["worker", "web"].map(|app| content(&world, rack, app) == before[usize::from(app == "web")]);
+        assert_eq!(half, [false, true], "web is back, worker is not");
+
+        let ends = ["api@staging up-to-date", "web@staging failed(hook)", "worker@staging rolled-back"];
+        world.run(how).code(1).outcomes(&ends);
+        assert_eq!(["worker", "web"].map(|app| content(&world, rack, app)), before, "{how:?}");
+    }
 }
