@@ -80,12 +80,12 @@ async fn steps(
                 copied.map_err(|error| rack_stop(error, FailureClass::Rack))
             };
             let release = context.step(&at(Stage::Stage), format!("a copy of {of}"), work).await.map_err(on(Stage::Stage))?;
-            tell_staged(target, build, &release, context).await;
+            tell_staged(target, build, &release, None, context).await;
             (build.clone(), release)
         }
         Origin::Stage => match stage(&mut guarded, images, at(Stage::Stage)).await.map_err(on(Stage::Stage))? {
             Some(Staged { build, release, .. }) => {
-                tell_staged(target, &build, &release, context).await;
+                tell_staged(target, &build, &release, None, context).await;
                 (build, release)
             }
             None => return Ok(TargetOutcome::UpToDate),
@@ -133,13 +133,23 @@ async fn promote(guarded: &mut Guarded<'_>, build: &BuildId, release: &mut Relea
             (Err(Stop::Failed { class: FailureClass::Guard, .. }), Some(active)) => return Err(overtaken_by(&active, release, target)),
             (found, _) => found?,
         };
-        if let Found::MovedOn(active) = found
+        let adopted_late = matches!(&target.origin, Origin::Adopt(adopted) if adopted.outdated);
+        let active = match found {
+            Found::MovedOn(active) => {
+                // Whoever goes on with this run compares with what it was to go over last.
+                tell_staged(target, build, release, guarded.over(), context).await;
+                Some(active)
+            }
+            Found::AsJudged(live) => live.release.filter(|_| adopted_late),
+            Found::Ours => None,
+        };
+        if let Some(active) = active
             && guarded.is_outdated(release, &active).await?
         {
             let revision = target.config.revision.then_some(app.revision.as_str());
             let made = rack.renew(name, build, revision, &target.description, &context.cancel).await;
             *release = made.map_err(|error| rack_stop(error, FailureClass::Rack))?;
-            tell_staged(target, build, release, context).await;
+            tell_staged(target, build, release, guarded.over(), context).await;
         }
         let over = guarded.over();
         let promoted = rack.promote(name, release, over, target.config.timeouts.promote, &progress, &context.cancel).await;
@@ -174,9 +184,9 @@ fn release_word(known: &Known) -> String {
     known.release.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
-async fn tell_staged(target: &TargetPlan, build: &BuildId, release: &ReleaseId, context: &Context) {
+async fn tell_staged(target: &TargetPlan, build: &BuildId, release: &ReleaseId, over: Option<&ReleaseId>, context: &Context) {
     let (target, build, release) = (target.target.clone(), build.clone(), release.clone());
-    context.events.record(EventKind::ReleaseStaged { target, build, release }).await;
+    context.events.record(EventKind::ReleaseStaged { target, build, release, over: over.cloned() }).await;
 }
 
 /// Stages the target's release; `None` when the rack runs exactly this already.

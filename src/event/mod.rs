@@ -295,6 +295,9 @@ pub enum EventKind {
         build: BuildId,
         /// The release.
         release: ReleaseId,
+        /// What it is to go over, when that became active after the plan was made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        over: Option<ReleaseId>,
     },
     /// A release that an earlier run staged is taken over: it is part of the plan, and nothing is staged for the target.
     ReleaseAdopted {

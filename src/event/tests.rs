@@ -80,7 +80,7 @@ fn every_kind() -> Vec<EventKind> {
             digest: Digest::new(format!("sha256:{}", "1".repeat(64))).unwrap(),
             built: true,
         },
-        EventKind::ReleaseStaged { target: target.clone(), build: build.clone(), release: release.clone() },
+        EventKind::ReleaseStaged { target: target.clone(), build: build.clone(), release: release.clone(), over: Some(release.clone()) },
         EventKind::ReleaseAdopted {
             target: target.clone(),
             build,

@@ -23,6 +23,8 @@ pub struct Candidate {
     pub found: Option<Found>,
     /// True when the app has no release that was made after it.
     pub newest: bool,
+    /// True when what is live now was made after it, and its run had decided to go over that: with a new release of its build.
+    pub outdated: bool,
     /// The hooks of it that have run to their end.
     pub done: BTreeSet<Stage>,
     /// The hooks of it that were begun and not finished.
@@ -64,12 +66,12 @@ pub fn adopt(candidate: &Candidate, target: &TargetFacts, app: &AppPlan, manifes
             let now = live.map_or_else(|| "nothing".to_owned(), ToString::to_string);
             return Err(format!("{now} is active now, which it was not when it was staged"));
         }
-        if !candidate.newest {
+        if !candidate.newest && !candidate.outdated {
             return Err("a release was made after it, whose environment it does not have".to_owned());
         }
     }
-    let Candidate { from, build, release, done, cut_short, .. } = candidate.clone();
-    Ok(Adopted { from, build, release, done, again: cut_short })
+    let Candidate { from, build, release, outdated, done, cut_short, .. } = candidate.clone();
+    Ok(Adopted { from, build, release, outdated, done, again: cut_short })
 }
 
 /// The manifest this run would stage, when all images are known.

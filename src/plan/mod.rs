@@ -336,6 +336,8 @@ pub struct Adopted {
     pub build: BuildId,
     /// The release.
     pub release: ReleaseId,
+    /// What is live was made after it, so that a new release of its build goes live in its place.
+    pub outdated: bool,
     /// The hooks of this release that have run to their end; they do not run again.
     pub done: BTreeSet<Stage>,
     /// The hooks of this release that were begun and did not come to their end; they run again.

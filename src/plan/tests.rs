@@ -258,6 +258,7 @@ fn staged() -> (Facts, adopt::Candidate) {
         before: None,
         found: Some(found),
         newest: true,
+        outdated: false,
         done: BTreeSet::from([Stage::BeforeRelease]),
         cut_short: BTreeSet::new(),
         stuck: BTreeSet::new(),
@@ -286,6 +287,7 @@ fn a_release_is_taken_over_when_it_is_exactly_what_would_be_staged() {
         ("its image is gone", |facts, _| facts.existing.tags.clear(), Some("not in the registry any more")),
         ("somebody released", |facts, _| facts.targets[0].live = live("ROTHER"), Some("ROTHER is active now")),
         ("somebody made a release", |_, candidate| candidate.newest = false, Some("a release was made after it")),
+        ("its run went over what was made after it", |_, candidate| (candidate.newest, candidate.outdated) = (false, true), None),
     ];
     for (case, change, why) in cases {
         for required in [false, true] {

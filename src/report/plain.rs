@@ -266,8 +266,9 @@ impl<W: Write> Plain<W> {
             EventKind::ImagePushed { app, service, reference, digest, .. } if self.normal() && !self.options.live => {
                 self.say(&format!("{app}/{service}"), &format!("{reference} is {digest}"))
             }
-            EventKind::ReleaseStaged { target, release, .. } if self.normal() => {
-                self.say(&target.to_string(), &format!("release {release} is staged"))
+            EventKind::ReleaseStaged { target, release, over, .. } if self.normal() => {
+                let over = over.as_ref().map_or_else(String::new, |over| format!(", to go over {over}"));
+                self.say(&target.to_string(), &format!("release {release} is staged{over}"))
             }
             EventKind::ReleaseAdopted { target, release, from, again, .. } if self.normal() => {
                 self.say(&target.to_string(), &format!("release {release} of run {from} is taken over"))?;

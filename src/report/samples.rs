@@ -142,7 +142,12 @@ impl Stream {
     fn stage_well(&mut self, name: &str, id: &str) -> &mut Self {
         self.begin(name, Stage::Stage, "convox.yml").log(name, Stage::Stage, "Running: docker pull registry.example/x").pass(8000);
         let (build, id) = (BuildId::new(format!("B{}", &id[1..])).unwrap(), release(id));
-        self.add(EventKind::ReleaseStaged { target: target(name), build, release: id }).end(name, Stage::Stage, 8000, StepOutcome::Done)
+        self.add(EventKind::ReleaseStaged { target: target(name), build, release: id, over: None }).end(
+            name,
+            Stage::Stage,
+            8000,
+            StepOutcome::Done,
+        )
     }
 
     fn promote_well(&mut self, name: &str, before: &str, id: &str) -> &mut Self {

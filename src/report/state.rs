@@ -86,6 +86,8 @@ pub struct TargetState {
     pub evidence: Option<Box<Evidence>>,
     /// What this run staged or took over.
     pub staged: Option<(BuildId, ReleaseId)>,
+    /// What `staged` is to go over, when that became active after the plan was made.
+    pub over: Option<ReleaseId>,
     /// The run from which `staged` was taken over, and the hooks of it that had run to their end.
     pub adopted: Option<(RunId, Vec<Stage>)>,
     /// What the rack said during the promote, in order, repeats left out.
@@ -251,8 +253,7 @@ impl RunState {
                 let known = self.target(target);
                 (known.verdict, known.reasons) = (verdict.clone(), reasons.clone());
                 (known.base, known.base_source) = (base.clone(), base_source.clone());
-                known.live_release.clone_from(live_release);
-                known.trap_before.clone_from(trap);
+                (known.live_release, known.trap_before) = (live_release.clone(), trap.clone());
             }
             EventKind::ImagePlanned { app, service, fingerprint, action, reference } => {
                 let image = self.image(app, service);
@@ -294,14 +295,14 @@ impl RunState {
                 image.reference.clone_from(reference);
                 (image.digest, image.built) = (Some(digest.clone()), *built);
             }
-            EventKind::ReleaseStaged { target, build, release } => {
+            EventKind::ReleaseStaged { target, build, release, over } => {
                 // What was taken over stays known: a release of the same build may take its place, and its hooks have run.
-                self.target(target).staged = Some((build.clone(), release.clone()));
+                let known = self.target(target);
+                (known.staged, known.over) = (Some((build.clone(), release.clone())), over.clone());
             }
             EventKind::ReleaseAdopted { target, build, release, from, done, .. } => {
                 let known = self.target(target);
-                known.staged = Some((build.clone(), release.clone()));
-                known.adopted = Some((from.clone(), done.clone()));
+                (known.staged, known.adopted) = (Some((build.clone(), release.clone())), Some((from.clone(), done.clone())));
             }
             EventKind::ReleaseCopied { target, of, release, group } => {
                 self.target(target).copied = Some(Copied { of: of.clone(), release: release.clone(), group: group.clone() });

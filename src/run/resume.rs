@@ -146,18 +146,29 @@ impl Earlier {
             if deployed && self.use_of != Use::Promote {
                 continue;
             }
-            let found = match rack.release(&on.name, release).await {
+            let mut found = match rack.release(&on.name, release).await {
                 // Staging anew is as right, only slower.
                 Err(_) if self.use_of == Use::Left => continue,
                 found => found.map_err(rack_error)?,
             };
             let (done, cut_short) = self.hooks(&target, release);
+            let mut before = known.over.clone().or_else(|| known.live_release.clone());
+            let mut release = release.clone();
+            if self.use_of != Use::Promote
+                && let Some(renewed) = renewed(&on.name, found.as_ref(), now, rack).await
+            {
+                // Made in place of the one that was staged, to go over what is live now; its hooks are the same.
+                before = now.release.as_ref().map(|live| live.id.clone());
+                release = renewed.id.clone();
+                found = Some(renewed);
+            }
             let candidate = Candidate {
                 from: run.clone(),
                 build: build.clone(),
-                release: release.clone(),
-                before: known.live_release.clone(),
-                newest: is_newest(now, release),
+                newest: is_newest(now, &release),
+                outdated: known.over.is_some() && now.newer.is_none() && before == now.release.as_ref().map(|live| live.id.clone()),
+                before,
+                release,
                 found: found.and_then(found_of),
                 stuck: self.stuck(app, &cut_short),
                 done,
@@ -186,6 +197,7 @@ impl Earlier {
             before: now.release.as_ref().map(|release| release.id.clone()),
             found: Some(found),
             newest: true,
+            outdated: false,
             done: BTreeSet::new(),
             cut_short: BTreeSet::new(),
             stuck: BTreeSet::new(),
@@ -265,6 +277,18 @@ pub(super) struct Staged {
     pub(super) over: BTreeSet<Target>,
     /// What was live before the earlier run made its own release live.
     pub(super) before: BTreeMap<Target, ReleaseId>,
+}
+
+/// The newest release, when it is what a run made in place of the one it had staged, since another one had become active meanwhile
+/// ([`Rack::renew`]), and it was killed before it could tell: of the same build, with the same words, made after what is active.
+async fn renewed(app: &str, staged: Option<&LiveRelease>, now: &Live, rack: &Arc<dyn Rack>) -> Option<LiveRelease> {
+    let (staged, active) = (staged?, now.release.as_ref()?);
+    let build = &staged.build.as_ref()?.id;
+    let newer = now.newer.as_ref().filter(|newer| newer.id != staged.id && newer.build.as_ref() == Some(build))?;
+    // A rack that does not tell is no reason to fail: staging anew is as right, only slower.
+    let newest = rack.release(app, &newer.id).await.ok()??;
+    let same = !staged.description.is_empty() && newest.description == staged.description;
+    (same && staged.created < active.created).then_some(newest)
 }
 
 fn is_newest(live: &Live, release: &ReleaseId) -> bool {

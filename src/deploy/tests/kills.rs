@@ -83,7 +83,7 @@ fn going_on(world: &World, journal: Option<&RunState>) -> Plan {
             target.decision = Decision::UpToDate;
         } else if let Some((state, Some((build, release)))) = known.map(|(state, known)| (state, known.staged.clone())) {
             let (done, again) = state.release_hooks(&target.target);
-            target.origin = Origin::Adopt(Adopted { from: RunId::new("r0").unwrap(), build, release, done, again });
+            target.origin = Origin::Adopt(Adopted { from: RunId::new("r0").unwrap(), build, release, outdated: false, done, again });
         }
     }
     plan
@@ -201,7 +201,7 @@ fn group_going_on(world: &World, state: &RunState) -> Plan {
             target.decision = Decision::UpToDate;
         } else if !deployed && (is_live || active == before) {
             let (done, again) = state.release_hooks(&target.target);
-            target.origin = Origin::Adopt(Adopted { from: RunId::new("r0").unwrap(), build, release, done, again });
+            target.origin = Origin::Adopt(Adopted { from: RunId::new("r0").unwrap(), build, release, outdated: false, done, again });
         }
     }
     plan

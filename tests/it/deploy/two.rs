@@ -1,6 +1,7 @@
 //! Runs that share no disk, on one rack: they wait for each other, and the newer commit is what runs in the end.
 
 use crate::support::Done;
+use crate::support::front::{Behind, Fault, Front, Head, Rule};
 use crate::support::repo::git;
 use crate::support::services::Running;
 use crate::support::sh;
@@ -8,6 +9,7 @@ use crate::support::world::{Setup, World, wait_for};
 use offbuild::event::{EventKind, Stage, StepOutcome};
 use offbuild::journal::Journal;
 use offbuild::sandbox::Version;
+use serde_json::Value;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -182,4 +184,46 @@ fn a_run_that_is_interrupted_while_it_waits_gives_back_what_it_has() {
     assert!(!second.join(".offbuild/locks/staging.json").exists());
     std::fs::write(hold.with_extension("go"), "").unwrap();
     assert_eq!(ended(holds).code, 0);
+}
+#[test]
+fn a_run_killed_as_it_renews_its_release_goes_on_with_that_one() {
+    // The new release is on record, only the rack knows of it, or it was not made any more.
+    let table = [
+        ("/promote", Fault::Endless, &["deploy", "--resume"][..], true),
+        ("/releases", Fault::Timeout, &["deploy"], true),
+        ("/releases", Fault::Endless, &["deploy", "--resume"], false),
+    ];
+    for (call, fault, how, made) in table {
+        let world = Setup::new(&["web"]).start();
+        world.run(&["deploy"]).code(0);
+        let ours = world.sandbox.live("staging", "web");
+        let (marks, hold) = (world.aside("marks"), world.aside("hold"));
+        std::fs::write(&hold, "").unwrap();
+        let hook = format!("echo begun >> {}; while [ -e {} ]; do sleep 0.05; done", marks.display(), hold.display());
+        world.hook("web", "before_release", &hook).page("web", "second").repo.commit("second");
+        let front = Front::before(Behind::Tcp(world.sandbox.environment()["STAGING_HOST"].trim_start_matches("http://").to_owned()));
+        let offbuild = world.offbuild().env("STAGING_HOST", format!("http://{}", front.host));
+        let mut run = Running(offbuild.command(&["deploy"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        wait_for(|| marks.exists());
+        // An older commit becomes live meanwhile, with a release that is newer than the staged one.
+        world.sandbox.release_by_hand("staging", "web", &ours.manifest, &ours.commit, "by hand");
+        let releases = || {
+            let all: Value = serde_json::from_str(&world.sandbox.call("GET", "staging", "/apps/web/releases", &[])).unwrap();
+            all.as_array().unwrap().len()
+        };
+        let (before, builds) = (releases(), world.sandbox.builds("staging", "web"));
+        let to = move |head: &Head, _: &[Head]| head.method == "POST" && head.path.ends_with(call);
+        let body = |status| (status, String::new(), "text/plain");
+        front.rule(Rule { to: Box::new(to), fault, times: usize::MAX, body, retry_after: None });
+        std::fs::remove_file(&hold).unwrap();
+        wait_for(|| front.faulted() > 0 && (releases() > before) == made);
+        run.0.kill().unwrap();
+        run.0.wait().unwrap();
+        front.reset();
+
+        world.run(how).code(0).says("is taken over").outcomes(&["web@staging deployed"]);
+        assert_eq!(world.sandbox.live("staging", "web").commit, world.repo.git(&["rev-parse", "HEAD"]));
+        assert_eq!(std::fs::read_to_string(&marks).unwrap(), "begun\n", "{call}: its hook has run");
+        assert_eq!((releases(), world.sandbox.builds("staging", "web")), (before + 1, builds), "{call}: it was staged once");
+    }
 }
