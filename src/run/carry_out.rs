@@ -16,7 +16,7 @@ use crate::hooks::process::Processes;
 use crate::journal::Journal;
 use crate::lock::lease::Place;
 use crate::lock::{self, Holder};
-use crate::names::{CommitId, RackName};
+use crate::names::{CommitId, RackName, Target};
 use crate::plan::{self, Origin, Plan, Until, show};
 use crate::rack::Rack;
 use crate::registry::Registry;
@@ -24,6 +24,7 @@ use crate::report::plain::Verbosity;
 use crate::report::state::RunState;
 use crate::report::text::{clean, clip};
 use crate::report::{self, Sink};
+use futures_util::future::LocalBoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -68,44 +69,66 @@ pub(super) fn confirm_racks(world: &World, changed: &BTreeSet<&RackName>, shown:
     }
 }
 
+/// A plan and what it was made with.
+pub(super) struct Planned {
+    pub(super) world: World,
+    pub(super) plan: Arc<Plan>,
+    pub(super) racks: BTreeMap<RackName, Arc<dyn Rack>>,
+    pub(super) registries: Arc<crate::registry::registries::Registries>,
+}
+
+/// Reads and plans once more.
+pub(super) type Again<'a> = dyn Fn() -> LocalBoxFuture<'a, Result<Planned>> + 'a;
+
+/// Carries a plan out. When another run has to be waited for, it is made anew with `again`; without that, what moved meanwhile is
+/// found by the guards alone.
 pub(super) async fn carry_out(
     global: &Global,
-    world: &World,
-    plan: Arc<Plan>,
-    racks: BTreeMap<RackName, Arc<dyn Rack>>,
-    registries: Arc<crate::registry::registries::Registries>,
+    planned: &mut Planned,
     how: &How,
     guards: Option<&cli::Guards>,
     began: Instant,
+    again: Option<&Again<'_>>,
 ) -> Result<u8> {
-    let env = environment();
-    let home = super::world::home(&env);
-    let builder = Docker::connect(Arc::clone(&env), home.as_deref(), Arc::clone(&registries) as Arc<dyn Registry>).map_err(engine_error)?;
-    let builder = builder.naming_from(world.history.root()).answering_within(world.config.limits.answer * 5);
-    if !plan.builds.is_empty() {
-        builder.probe().await.map_err(engine_error)?;
-    }
+    let mut builder = engine(planned).await?;
     // From here on a signal is heard: whoever waits for a lock gives back what it has.
     let mut signals = signals()?;
     let mut locks = Locks::none();
     let taken = tokio::select! {
-        taken = take_locks(&mut locks, world, &plan, &racks, guards, how) => taken,
+        taken = take_locks(&mut locks, planned, guards, how, again) => taken,
         Some(signal) = signals.recv() => Err(interrupted(signal, "before anything was begun")),
+    };
+    let taken = match taken {
+        Ok(true) => engine(planned).await.map(|of_new_plan| builder = of_new_plan),
+        taken => taken.map(drop),
     };
     let ports = Ports {
         builder: Arc::new(builder),
-        registry: registries,
-        racks,
+        registry: Arc::clone(&planned.registries) as Arc<dyn Registry>,
+        racks: planned.racks.clone(),
         hooks: Arc::new(Processes::default()),
         may_promote: locks.question(),
-        stands: stands(world),
+        stands: stands(&planned.world),
     };
     let ended = match taken {
-        Ok(()) => locked(global, world, &plan, ports, how, guards, signals, began).await,
+        Ok(()) => locked(global, &planned.world, &planned.plan, ports, how, guards, signals, began).await,
         Err(error) => Err(error),
     };
     locks.give_back().await;
     ended
+}
+
+/// The engine, which answers when there is something to build.
+async fn engine(planned: &Planned) -> Result<Docker> {
+    let Planned { world, plan, registries, .. } = planned;
+    let env = environment();
+    let home = super::world::home(&env);
+    let builder = Docker::connect(env, home.as_deref(), Arc::clone(registries) as Arc<dyn Registry>).map_err(engine_error)?;
+    let builder = builder.naming_from(world.history.root()).answering_within(world.config.limits.answer * 5);
+    if !plan.builds.is_empty() {
+        builder.probe().await.map_err(engine_error)?;
+    }
+    Ok(builder)
 }
 
 /// The run proper, while its locks are held.
@@ -152,30 +175,54 @@ fn stands(world: &World) -> Arc<dyn Fn(&CommitId, Option<OffsetDateTime>) -> Anc
     Arc::new(move |live, committed| standing(&*history, &head, live, committed).unwrap_or(Ancestry::Unknown))
 }
 
+/// Takes the locks of everything the plan changes. `true` when somebody was in the way and there is another plan now: what was live
+/// when the first one was made need not be live any more.
 async fn take_locks(
     locks: &mut Locks,
-    world: &World,
-    plan: &Plan,
-    racks: &BTreeMap<RackName, Arc<dyn Rack>>,
+    planned: &mut Planned,
     guards: Option<&cli::Guards>,
     how: &How,
-) -> Result<()> {
+    again: Option<&Again<'_>>,
+) -> Result<bool> {
     // Images alone are named by their content: builds need no lock.
-    if guards.is_none() {
-        return Ok(());
+    let Some(guards) = guards else { return Ok(false) };
+    let until = tokio::time::Instant::now() + how.lock_wait;
+    let mut anew = false;
+    loop {
+        let Planned { world, plan, racks, .. } = &*planned;
+        let place = |planned: &plan::TargetPlan| {
+            let rack = Arc::clone(racks.get(&planned.target.rack)?);
+            Some(Place { target: planned.target.clone(), app: planned.config.name.clone(), rack })
+        };
+        let taking = Taking {
+            holder: Holder::this(plan.run.clone(), plan.ci_url.clone()),
+            places: plan.changed().filter_map(place).collect(),
+            wait: until.saturating_duration_since(tokio::time::Instant::now()),
+            // Who goes back by hand has seen what is wrong.
+            over_freezes: how.command == "rollback",
+        };
+        let in_the_way = locks.take(world, taking).await?;
+        let Some(again) = again.filter(|_| in_the_way) else { return Ok(anew) };
+        super::tell("another run was in the way: what is live is read again, and the plan is made anew");
+        let next = again().await?;
+        if next.world.head.commit.id != world.head.commit.id {
+            let (was, is) = (world.head.commit.id.short(), next.world.head.commit.id.short());
+            let error = Error::refused(format!("{is} was checked out while another run was waited for, and this run was of {was}"));
+            return Err(error.hint("deploy what is checked out: offbuild deploy"));
+        }
+        let held: BTreeSet<&Target> = plan.changed().map(|planned| &planned.target).collect();
+        let covered = next.plan.changed().all(|planned| held.contains(&planned.target));
+        if !covered {
+            confirm(&next.world, &next.plan, guards)?;
+        }
+        *planned = next;
+        anew = true;
+        if covered {
+            return Ok(anew);
+        }
+        // The locks of both plans, in the order everybody takes them in.
+        locks.give_back().await;
     }
-    let place = |planned: &plan::TargetPlan| {
-        let rack = Arc::clone(racks.get(&planned.target.rack)?);
-        Some(Place { target: planned.target.clone(), app: planned.config.name.clone(), rack })
-    };
-    let taking = Taking {
-        holder: Holder::this(plan.run.clone(), plan.ci_url.clone()),
-        places: plan.changed().filter_map(place).collect(),
-        wait: how.lock_wait,
-        // Who goes back by hand has seen what is wrong.
-        over_freezes: how.command == "rollback",
-    };
-    locks.take(world, taking).await
 }
 
 /// The error of who was stopped where there is no run that would tell it.

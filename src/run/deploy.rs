@@ -2,10 +2,11 @@
 //!
 //! 1. Read ([`super::read`]); a base that is missing may be fetched, once.
 //! 2. Guards, then the plan. `plan` and `--dry-run` print it and stop.
-//! 3. Ask for protected racks, take the locks, open the journal, look whether the engine can be used.
+//! 3. Ask for protected racks, look whether the engine can be used, take the locks, open the journal. Who had to wait for a lock
+//!    begins with 1 again: what was read before is old news.
 //! 4. Carry the plan out; one task shows what happens. 3 and 4 are [`super::carry_out`]'s.
 
-use super::carry_out::{carry_out, confirm, lock_wait};
+use super::carry_out::{Planned, carry_out, confirm, lock_wait};
 use super::compare::removed;
 use super::contexts::Contexts;
 use super::read::{self, Ask, Found, Judgement};
@@ -18,6 +19,7 @@ use crate::names::{ReleaseId, RunId, Target};
 use crate::plan::adopt::Candidate;
 use crate::plan::{Gate, Gone, OnFailure, Options, Plan, Until, planner, show};
 use crate::registry::Registry;
+use futures_util::FutureExt as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -172,9 +174,29 @@ fn open(global: &Global, selection: &Selection, how: &How) -> Result<(World, Opt
     Ok((world, earlier))
 }
 
-async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, guards: Option<&cli::Guards>) -> Result<u8> {
+async fn run(global: &Global, selection: &Selection, ask: Ask, how: How, guards: Option<&cli::Guards>) -> Result<u8> {
     let began = Instant::now();
-    let (mut world, earlier) = open(global, selection, &how)?;
+    let run = RunId::starting(OffsetDateTime::now_utc());
+    let again = || planned(global, selection, &ask, &how, &run).boxed_local();
+    let mut planned = again().await?;
+    if how.dry_run {
+        let mut plan = Arc::unwrap_or_clone(planned.plan);
+        plan.notes.extend(super::locks::notes(&plan, &planned.racks).await);
+        return match how.output.format {
+            Format::Text => super::print(&show::text(&plan, global.verbose)),
+            Format::Json => super::print_data(&format!("{:#}\n", show::json(&plan))),
+        };
+    }
+    if let Some(guards) = guards {
+        confirm(&planned.world, &planned.plan, guards)?;
+    }
+    carry_out(global, &mut planned, &how, guards, began, Some(&again)).await
+}
+
+/// Reads everything and makes the plan. A run that had to wait for another one does so once more.
+async fn planned(global: &Global, selection: &Selection, ask: &Ask, how: &How, run: &RunId) -> Result<Planned> {
+    let mut ask = ask.clone();
+    let (mut world, earlier) = open(global, selection, how)?;
     let mut found = tokio::task::block_in_place(|| read::apps(&world))?;
     read::image_places(&world, &found)?;
     let jobs = jobs(how.work.jobs.as_deref().or(world.config.jobs.as_deref()))?;
@@ -199,14 +221,13 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
     let mut judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
     if ask.base.fetch && tokio::task::block_in_place(|| read::fetch(&world, &judgement))? {
         // What was fetched is seen by a repository that is opened anew.
-        world = open(global, selection, &how)?.0;
+        world = open(global, selection, how)?.0;
         found = tokio::task::block_in_place(|| read::apps(&world))?;
         judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
     }
     if !how.dry_run {
         read::guard(&judgement)?;
     }
-    let run = RunId::starting(OffsetDateTime::now_utc());
     let registries = world.registries();
     // Who names apps or racks asks about those.
     let named = !selection.apps.is_empty() || !selection.racks.is_empty();
@@ -222,21 +243,9 @@ async fn run(global: &Global, selection: &Selection, mut ask: Ask, how: How, gua
         allow_older: ask.allow_older,
         allow_diverged: ask.allow_diverged,
     };
-    let mut plan = make_plan(&world, found, judgement, removed, run, options, how.offline, &*registries, candidates, before).await?;
+    let plan = make_plan(&world, found, judgement, removed, run.clone(), options, how.offline, &*registries, candidates, before).await?;
     tokio::task::block_in_place(|| contexts.check(&world, &plan))?;
-    if how.dry_run {
-        plan.notes.extend(super::locks::notes(&plan, &racks).await);
-        return match how.output.format {
-            Format::Text => super::print(&show::text(&plan, global.verbose)),
-            Format::Json => super::print_data(&format!("{:#}\n", show::json(&plan))),
-        };
-    }
-    let plan = Arc::new(plan);
-    if let Some(guards) = guards {
-        confirm(&world, &plan, guards)?;
-    }
-    let ended = carry_out(global, &world, plan, racks, registries, &how, guards, began).await?;
-    Ok(ended)
+    Ok(Planned { world, plan: Arc::new(plan), racks, registries })
 }
 
 async fn make_plan(

@@ -15,6 +15,7 @@ use crate::rack::{Rack, RackError};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -43,10 +44,15 @@ impl Locks {
         Self { local: Arc::default(), leases: None }
     }
 
-    /// Takes the locks of every target something is changed for. They have to be given back also when this fails.
-    pub(super) async fn take(&mut self, world: &World, taking: Taking) -> Result<()> {
+    /// Takes the locks of every target something is changed for. They have to be given back also when this fails. `true` when
+    /// somebody was in the way: waited for, or taken over.
+    pub(super) async fn take(&mut self, world: &World, taking: Taking) -> Result<bool> {
         let Taking { holder, places, wait, over_freezes } = taking;
-        let notice = |text: String| super::tell(text);
+        let told = AtomicBool::new(false);
+        let notice = |text: String| {
+            told.store(true, Ordering::Relaxed);
+            super::tell(text);
+        };
         let names: BTreeSet<RackName> = places.iter().map(|place| place.target.rack.clone()).collect();
         let began = tokio::time::Instant::now();
         self.local = Arc::new(lock::acquire(world.history.root(), &names, &holder, wait, &notice).await?);
@@ -54,7 +60,8 @@ impl Locks {
         let poll = world.racks().iter().map(|rack| rack.poll).max().unwrap_or_default();
         let leases = Leases::new(places, holder, world.head.commit.id.clone());
         let manner = Manner { wait: wait.saturating_sub(began.elapsed()), look: poll, settle: poll / SETTLE, over_freezes };
-        self.leases.insert(leases).acquire(manner, &notice).await
+        self.leases.insert(leases).acquire(manner, &notice).await?;
+        Ok(told.into_inner())
     }
 
     /// What is asked right before each promote.

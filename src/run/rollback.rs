@@ -4,7 +4,7 @@
 //! other: lock, journal, guards, and the same wait. No hooks run: those of the work tree belong to another commit than the one
 //! that comes back. The next deploy leaves the target alone (`held`) until its inputs change.
 
-use super::carry_out::{carry_out, confirm, lock_wait};
+use super::carry_out::{Planned, carry_out, confirm, lock_wait};
 use super::deploy::{From, How};
 use super::world::{World, rack_error, target as target_of};
 use crate::cli::{self, Global, Selection};
@@ -72,7 +72,10 @@ pub(super) async fn rollback(global: &Global, args: cli::Rollback) -> Result<u8>
     let json = how.output.format == cli::Format::Json;
     let registries = world.registries();
     let rack = Arc::clone(client);
-    let code = carry_out(global, &world, plan, racks, registries, &how, Some(&guards), began).await?;
+    let mut planned = Planned { world, plan, racks, registries };
+    // Whoever goes back judged what was live then; what moved while another run was waited for is the guards' to find.
+    let code = carry_out(global, &mut planned, &how, Some(&guards), began, None).await?;
+    let world = planned.world;
     if !json {
         // Asked once more: what is live is the rack's to say, however the run ended.
         match rack.live(&on.name).await {

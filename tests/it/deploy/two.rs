@@ -10,7 +10,7 @@ use offbuild::event::{EventKind, Stage, StepOutcome};
 use offbuild::journal::Journal;
 use offbuild::sandbox::Version;
 use serde_json::Value;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -185,6 +185,40 @@ fn a_run_that_is_interrupted_while_it_waits_gives_back_what_it_has() {
     std::fs::write(hold.with_extension("go"), "").unwrap();
     assert_eq!(ended(holds).code, 0);
 }
+
+#[test]
+fn who_waited_for_another_run_looks_again_before_it_builds() {
+    // The run that is waited for is of the same commit, or of a newer one.
+    for (same, expected) in [(true, (0, "up-to-date")), (false, (4, "stale"))] {
+        let world = world(Version::V2);
+        world.run(&["deploy"]).code(0);
+        let older = world.page("web", "older").repo.commit("older");
+        let newer = world.page("web", "newer").repo.commit("newer");
+        let (holding, waiting) = (clone(&world, "holding", &newer), clone(&world, "waiting", if same { &newer } else { &older }));
+        let hold = world.aside("hold");
+        let holds = start(&world, &holding, &["deploy"], &[("HOLD", &hold)]);
+        wait_for(|| hold.with_extension("at").exists());
+        let mut waits = start(&world, &waiting, &["deploy", "--lock-wait", "10m"], &[]);
+        let mut said = BufReader::new(waits.0.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("waiting: ") {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "it did not wait");
+        }
+        std::fs::write(hold.with_extension("go"), "").unwrap();
+        assert_eq!(ended(holds).code, 0);
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("the plan is made anew"), "{rest}");
+        let code = waits.0.wait().unwrap().code().unwrap();
+        assert_eq!((code, latest(&waiting).0.as_str()), expected, "{rest}");
+        let events = Journal::read(&Journal::list(&waiting).unwrap()[0].path).unwrap();
+        let begun = events.iter().any(|event| matches!(event.kind, EventKind::StepStarted { .. }));
+        assert!(!begun, "nothing is built or staged for what is live or outdated: {rest}");
+        assert_eq!((world.sandbox.live("staging", "web").commit, world.sandbox.promotes("staging", "web")), (newer, 2));
+    }
+}
+
 #[test]
 fn a_run_killed_as_it_renews_its_release_goes_on_with_that_one() {
     // The new release is on record, only the rack knows of it, or it was not made any more.
