@@ -5,7 +5,7 @@
 
 use super::lanes::{may_change, rack_stop};
 use super::{Context, Stop};
-use crate::event::{EventKind, FailureClass, Stage, Step, TargetOutcome};
+use crate::event::{EnvChange, EventKind, FailureClass, Stage, Step, TargetOutcome};
 use crate::names::{ReleaseId, Target};
 use crate::plan::Decision;
 use crate::rack::{AppStatus, Copying, Rack, RackError};
@@ -25,6 +25,24 @@ pub struct Healed {
     pub of: ReleaseId,
     /// The copy of it, the rack's newest release now.
     pub release: ReleaseId,
+    /// How the environment of what was left behind differs from the active one's. Somebody may have set it, and the next variable
+    /// that is set is not built on it any more.
+    pub env: EnvChange,
+}
+
+impl Healed {
+    /// What to say about variables that are hidden now, by their names; `None` when there are none.
+    #[must_use]
+    pub fn hidden(&self) -> Option<String> {
+        let EnvChange { added, changed, removed } = &self.env;
+        let kinds = [("set", added), ("changed", changed), ("taken away", removed)];
+        let kinds = kinds.into_iter().filter(|(_, names)| !names.is_empty());
+        let told: Vec<String> = kinds.map(|(kind, names)| format!("{kind}: `{}`", names.join("`, `"))).collect();
+        let (over, told) = (&self.over, told.join("; "));
+        (!told.is_empty()).then(|| {
+            format!("{over} had other variables than what is live, and they are put aside with it ({told}): set anew what is wanted")
+        })
+    }
 }
 
 /// Puts a copy of the active release of `app` on top when another build's is there; `None` when there is nothing to heal.
@@ -41,8 +59,9 @@ pub async fn heal(rack: &dyn Rack, app: &str, cancel: &CancellationToken) -> Res
         }
         let (Some(trap), Some(active)) = (live.trap(), &live.release) else { return Ok(healed) };
         let (over, of) = (trap.id.clone(), active.id.clone());
+        let env = rack.env_change(app, &of, &over).await?;
         let release = rack.copy(app, &of, &Copying::Heal, cancel).await?;
-        healed = Some(Healed { over, of, release });
+        healed = Some(Healed { over, of, release, env });
     }
     Ok(healed)
 }
@@ -75,10 +94,31 @@ async fn one(target: &Target, app: &str, rack: &Arc<dyn Rack>, context: &Context
         may_change(target, context).await?;
         let hint = |stop: Stop| stop.hint(format!("when the rack is ready: offbuild heal {target}"));
         let healed = heal(&**rack, app, &context.cancel).await.map_err(|error| hint(rack_stop(error, FailureClass::Rack)))?;
+        if let Some(message) = healed.as_ref().and_then(Healed::hidden) {
+            context.events.record(EventKind::Notice { step: Some(step.clone()), message }).await;
+        }
         if let Some(Healed { of, release, .. }) = healed {
             context.events.record(EventKind::ReleaseCopied { target: target.clone(), of, release, group: None }).await;
         }
         Ok(())
     };
     context.step(&step, app.to_owned(), work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_that_are_put_aside_are_told_by_name() {
+        let id = |id: &str| ReleaseId::new(id).unwrap();
+        let healed = |env: EnvChange| Healed { over: id("RLEFT"), of: id("ROLD"), release: id("RCOPY"), env };
+        assert_eq!(healed(EnvChange::default()).hidden(), None);
+        let env = EnvChange { added: vec!["A".into(), "B".into()], changed: vec![], removed: vec!["C".into()] };
+        let told = healed(env).hidden().unwrap();
+        assert!(
+            told.starts_with("RLEFT had other variables than what is live") && told.contains("(set: `A`, `B`; taken away: `C`)"),
+            "{told}"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::build::{BuildError, EngineInfo, ImageBuild};
 use crate::changes::{CommitInfo, Head};
 use crate::config::{HookConfig, HookKind, TargetConfig, Timeouts};
-use crate::event::{Event, Progress};
+use crate::event::{EnvChange, Event, Progress};
 use crate::hooks::{HookCommand, HookError};
 use crate::manifest::{Manifest, Service};
 use crate::names::*;
@@ -223,6 +223,10 @@ impl RackRead for FakeRack {
 
     async fn releases(&self, _: &str) -> Result<Vec<LiveRelease>, RackError> {
         Ok(Vec::new())
+    }
+
+    async fn env_change(&self, _: &str, _: &ReleaseId, _: &ReleaseId) -> Result<EnvChange, RackError> {
+        Ok(EnvChange { added: vec!["NEW".into()], ..EnvChange::default() })
     }
 
     async fn note(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, RackError> {

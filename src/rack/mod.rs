@@ -9,7 +9,7 @@ pub mod login;
 
 pub use copying::Copying;
 
-use crate::event::Progress;
+use crate::event::{EnvChange, Progress};
 use crate::names::{BuildId, CommitId, Digest, RackName, ReleaseId, Repository, ServiceName};
 use crate::registry::Login;
 use std::time::Duration;
@@ -380,6 +380,10 @@ pub trait RackRead: Send + Sync {
 
     /// The latest releases of `app`, newest first, each with its build. `revision` may be left out.
     async fn releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError>;
+
+    /// How the environment of one release of `app` differs from another's, by the names of variables; what every deploy sets itself
+    /// is left out. A release that the rack has no more has no variables.
+    async fn env_change(&self, app: &str, from: &ReleaseId, to: &ReleaseId) -> Result<EnvChange, RackError>;
 
     /// A small text that was kept with `app` under this name; `None` when none is.
     async fn note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError>;

@@ -75,8 +75,12 @@ async fn heal_all(places: &[Place]) -> Result<u8> {
     let mut code = 0;
     for Place { target, app, rack } in places {
         match heal_one(&**rack, app, &CancellationToken::new()).await {
-            Ok(Some(Healed { over, of, release })) => {
+            Ok(Some(healed)) => {
+                let Healed { over, of, release, .. } = &healed;
                 super::print(&format!("{target}: {release}, a copy of {of}, is on top of {over}\n"))?;
+                if let Some(hidden) = healed.hidden() {
+                    super::tell(format!("warning: {target}: {hidden}"));
+                }
             }
             // Somebody released it meanwhile.
             Ok(None) => drop(super::print(&format!("{target}: nothing to heal any more\n"))?),

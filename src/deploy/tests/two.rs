@@ -146,6 +146,10 @@ impl RackRead for Shared {
         Ok(Vec::new())
     }
 
+    async fn env_change(&self, _: &str, _: &ReleaseId, _: &ReleaseId) -> Result<EnvChange, RackError> {
+        Ok(EnvChange::default())
+    }
+
     async fn note(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, RackError> {
         Ok(None)
     }

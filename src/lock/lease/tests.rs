@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::Kind;
-use crate::event::Progress;
+use crate::event::{EnvChange, Progress};
 use crate::names::{BuildId, RackName, ReleaseId, RunId};
 use crate::rack::{ImageMover, Live, LiveRelease, Promoted, RackInfo, RackRead, StageRequest, Staged};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -58,6 +58,10 @@ impl RackRead for Store {
     }
 
     async fn releases(&self, _: &str) -> Result<Vec<LiveRelease>, RackError> {
+        unreachable!()
+    }
+
+    async fn env_change(&self, _: &str, _: &ReleaseId, _: &ReleaseId) -> Result<EnvChange, RackError> {
         unreachable!()
     }
 

@@ -28,7 +28,7 @@ pub use live::AppSummary;
 use super::login::RackLogin;
 use super::{Copying, Live, LiveRelease, Promoted, Rack, RackError, RackInfo, RackRead, StageRequest, Staged};
 use crate::config::RackConfig;
-use crate::event::Progress;
+use crate::event::{EnvChange, Progress};
 use crate::names::{BuildId, RackName, ReleaseId};
 use crate::secret::Secret;
 use failure::CallError;
@@ -167,6 +167,11 @@ impl RackRead for Convox {
 
     async fn releases(&self, app: &str) -> Result<Vec<LiveRelease>, RackError> {
         self.read_releases(app).await
+    }
+
+    async fn env_change(&self, app: &str, from: &ReleaseId, to: &ReleaseId) -> Result<EnvChange, RackError> {
+        let (from, to) = tokio::try_join!(self.release(app, from), self.release(app, to))?;
+        Ok(from.unwrap_or_default().env_change(&to.unwrap_or_default()))
     }
 
     async fn note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError> {

@@ -76,6 +76,21 @@ fn without_healing_the_next_variable_brings_live_what_failed() {
 }
 
 #[test]
+fn a_variable_that_healing_puts_aside_is_told_by_name_and_never_by_value() {
+    for (args, version) in [(&["heal"][..], Version::V2), (&["deploy", "--heal"], Version::V3)] {
+        let (world, rack) = trapped(version);
+        env_set(&world, rack, "NEW_FLAG=the-new-value");
+        let run = world.run(args);
+        assert!(run.done.stderr.contains("`NEW_FLAG`") && run.done.stderr.contains("set anew what is wanted"), "{}", run.done.stderr);
+        assert!(!run.done.stderr.contains("the-new-value") && !run.done.stdout.contains("the-new-value"), "{}", run.done.stderr);
+    }
+    // What a run leaves behind by itself differs in nothing that anybody set.
+    let (world, _) = trapped(Version::V2);
+    let run = world.run(&["heal"]).code(0);
+    assert!(!run.done.stderr.contains("set anew"), "{}", run.done.stderr);
+}
+
+#[test]
 fn a_variable_set_after_healing_does_not_look_like_a_rollback_by_hand() {
     for version in [Version::V2, Version::V3] {
         let (world, rack) = trapped(version);
