@@ -32,6 +32,9 @@ const KEY: &str = "lease";
 const SECOND: Duration = Duration::from_secs(1);
 /// How long giving back may take: nobody who has stopped a run is to wait for a rack that does not answer.
 const GIVE_BACK: Duration = Duration::from_secs(10);
+/// How often a lease may be gone again right after it was written: whoever wrote over it may have given it back at once, but a store
+/// that never shows what it took must not keep a run for ever.
+const MOST_VANISHED: u32 = 3;
 /// How often heartbeats are refreshed.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
@@ -210,6 +213,15 @@ async fn beat(held: Arc<Held>) {
     }
 }
 
+/// What became of leases that were written.
+enum Claim {
+    Ours,
+    /// Another run wrote over one.
+    Lost,
+    /// Nobody has this one.
+    Vanished(Target),
+}
+
 impl Held {
     async fn acquire(&self, manner: Manner, notice: &(dyn Fn(String) + Sync)) -> Result<()> {
         let until = Instant::now() + manner.wait;
@@ -220,6 +232,7 @@ impl Held {
             }
         };
         let mut watched = BTreeMap::new();
+        let mut vanished = 0;
         loop {
             let looks = join_all(self.places.iter().map(|place| self.look(place))).await;
             let mut free = Vec::new();
@@ -267,9 +280,16 @@ impl Held {
                 continue;
             }
             let places: Vec<&Place> = free.iter().map(|(place, _)| *place).collect();
-            if self.claim(&places, manner.settle, |text| tell(&mut failed, text)).await {
-                free.into_iter().filter_map(|(_, took_over)| took_over).for_each(notice);
-                return Ok(());
+            match self.claim(&places, manner.settle, |text| tell(&mut failed, text)).await {
+                Claim::Lost => vanished = 0,
+                Claim::Vanished(_) if vanished < MOST_VANISHED => vanished += 1,
+                claimed => {
+                    if let Claim::Vanished(target) = claimed {
+                        tell(&mut failed, unleased(&target, &"what is written there cannot be read"));
+                    }
+                    free.into_iter().filter_map(|(_, took_over)| took_over).for_each(notice);
+                    return Ok(());
+                }
             }
             // Somebody wrote later. Not at once, or the two would meet again.
             self.give_back().await;
@@ -292,20 +312,26 @@ impl Held {
     }
 
     /// Writes all places, and looks after a moment whether they still say so. A store that fails does not count.
-    async fn claim(&self, places: &[&Place], settle: Duration, mut failed: impl FnMut(String)) -> bool {
+    async fn claim(&self, places: &[&Place], settle: Duration, mut failed: impl FnMut(String)) -> Claim {
         if places.is_empty() {
-            return true;
+            return Claim::Ours;
         }
         let wrote = join_all(places.iter().map(|place| self.write(place))).await;
         for (place, error) in places.iter().zip(wrote).filter_map(|(place, wrote)| Some((place, wrote.err()?))) {
             failed(unleased(&place.target, &error));
         }
         tokio::time::sleep(jittered(settle)).await;
-        let ours = async |place: &&Place| match read(&*place.rack, &place.app).await {
-            Ok((lease, _)) => !self.is_written(&place.target) || lease.is_some_and(|lease| lease.token == self.token),
-            Err(_) => true,
-        };
-        join_all(places.iter().map(ours)).await.into_iter().all(|ours| ours)
+        let written = places.iter().filter(|place| self.is_written(&place.target));
+        let looks = join_all(written.map(async |place| (place, read(&*place.rack, &place.app).await))).await;
+        let mut claim = Claim::Ours;
+        for (place, look) in looks {
+            match look {
+                Ok((Some(lease), _)) if lease.token != self.token => return Claim::Lost,
+                Ok((None, _)) => claim = Claim::Vanished(place.target.clone()),
+                _ => {}
+            }
+        }
+        claim
     }
 
     async fn write(&self, place: &Place) -> Result<(), RackError> {
@@ -377,7 +403,7 @@ fn taken_over(target: &Target, lease: &Lease, now: OffsetDateTime, why: &str) ->
     format!("took over `{target}`, {}: {why}", lease.describe(now))
 }
 
-fn unleased(target: &Target, error: &RackError) -> String {
+fn unleased(target: &Target, error: &dyn std::fmt::Display) -> String {
     format!("`{target}` cannot be leased, so other runners do not see this run, nor does it see a lock set by hand: {error}")
 }
 

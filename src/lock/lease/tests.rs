@@ -14,6 +14,8 @@ struct Store {
     notes: Mutex<BTreeMap<(String, String), Vec<u8>>>,
     ahead: Option<time::Duration>,
     broken: AtomicBool,
+    /// Takes what is written, and never shows it.
+    forgets: bool,
     /// Each call takes up to so long.
     lag: Duration,
 }
@@ -67,6 +69,9 @@ impl RackRead for Store {
 
     async fn note(&self, app: &str, name: &str) -> Result<Option<Vec<u8>>, RackError> {
         self.call().await?;
+        if self.forgets {
+            return Ok(None);
+        }
         Ok(self.notes.lock().unwrap().get(&(app.to_owned(), name.to_owned())).cloned())
     }
 
@@ -220,6 +225,15 @@ async fn the_lease_of_a_process_of_this_machine_that_is_gone_is_taken_over_at_on
     let mut second = leases(&store, "r2", &["web"]);
     let (taken, told) = take(&mut second, NOW).await;
     assert!(taken.is_ok() && told[0].ends_with("its process is gone"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_never_shows_what_it_took_is_told_once_and_keeps_nobody() {
+    let store = Arc::new(Store { forgets: true, ..Store::default() });
+    let (taken, told) = take(&mut leases(&store, "r1", &["web", "api"]), NOW).await;
+    assert!(taken.is_ok());
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].ends_with("nor does it see a lock set by hand: what is written there cannot be read"), "{told:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use crate::support::front::{Behind, Fault, Front, Head, Rule};
 use crate::support::services::{self, OTHER, PASSWORD, USER};
 use crate::support::unique;
-use crate::support::world::{Setup, World};
+use crate::support::world::Setup;
 use base64::Engine as _;
 use offbuild::event::{EventKind, Stage};
 use std::path::PathBuf;

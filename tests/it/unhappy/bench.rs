@@ -208,6 +208,8 @@ fn named(text: &str) -> String {
         (r"(?m)^web@staging \| WHEN system/.*\n", ""),
         (r"(?m)^ *(after TIME:|log WHEN) .*\n", ""),
         (r"(?m)^web/web \| => (\[internal\]|\[\d/\d\] FROM) .*\n", ""),
+        // Which of two steps took longer.
+        (r"(?s)critical\spath:\s.*?longest\sin\sit:\s.*?,\sTIME\n", ""),
         // A sign of life of a run that was slow.
         (r"(?m)^still running: .*\n", ""),
         // The columns of the summary are as wide as what stands in them.
