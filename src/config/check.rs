@@ -4,9 +4,10 @@
 //! words, leaves out what is wrong, fills in variables, and hands serde a value that fits: what is left can then be checked
 //! for sense, too. It follows the subset of JSON Schema that schemars makes of our types.
 
-use super::file::{File, schema};
+use super::file::File;
 use super::interpolate::interpolate;
 use super::nearest::did_you_mean;
+use super::schema::shape;
 use crate::yaml::{Document, Node, Problem, Value as Yaml};
 use serde_json::Value as Schema;
 use serde_yaml::Value;
@@ -35,9 +36,9 @@ pub struct Checked {
 
 /// Checks the shape of a file and reads it.
 pub fn check(document: &Document, variables: Variables<'_>) -> Checked {
-    let schema = schema();
-    let mut walk = Walk { document, schema: &schema, variables, problems: document.problems.clone(), damaged: BTreeSet::new() };
-    let value = walk.value(&document.root, &schema, &mut Vec::new()).unwrap_or(Value::Mapping(serde_yaml::Mapping::new()));
+    let schema = shape();
+    let mut walk = Walk { document, schema, variables, problems: document.problems.clone(), damaged: BTreeSet::new() };
+    let value = walk.value(&document.root, schema, &mut Vec::new()).unwrap_or(Value::Mapping(serde_yaml::Mapping::new()));
     let file = match serde_yaml::from_value(value) {
         Ok(file) => file,
         // The walk lets nothing through that the types refuse; should it ever, that is a problem of the file's start.
@@ -88,8 +89,8 @@ impl<'a> Walk<'a> {
                 let message = format!("expected {}, found {found}", expected.join(" or "));
                 let help = match node.as_str() {
                     Some(text) if array.is_some() => Some(format!("write it as a list: `[{text}]`")),
-                    Some("yes" | "on" | "Yes" | "True") if expected == ["`true` or `false`"] => Some("write `true`".to_owned()),
-                    Some("no" | "off" | "No" | "False") if expected == ["`true` or `false`"] => Some("write `false`".to_owned()),
+                    Some("yes" | "on" | "Yes") if expected == ["`true` or `false`"] => Some("write `true`".to_owned()),
+                    Some("no" | "off" | "No") if expected == ["`true` or `false`"] => Some("write `false`".to_owned()),
                     _ => None,
                 };
                 self.problem(node.span.start, message, help);
@@ -195,8 +196,8 @@ impl<'a> Walk<'a> {
             if !plain && !variable {
                 continue;
             }
-            if allows(choice, "boolean") && matches!(text.as_str(), "true" | "false") {
-                return Ok(Some(Value::Bool(text == "true")));
+            if allows(choice, "boolean") && matches!(text.as_str(), "true" | "True" | "TRUE" | "false" | "False" | "FALSE") {
+                return Ok(Some(Value::Bool(text.eq_ignore_ascii_case("true"))));
             }
             if allows(choice, "integer")
                 && let Ok(number) = text.parse::<u32>()

@@ -2,7 +2,9 @@
 //!
 //! Every key is optional and nothing is checked beyond its shape; `resolve` fills in defaults and finds contradictions. The
 //! documentation of the fields is the schema's: it is what editors show. `apps.example.yaml` explains the same keys at length.
+//! `schema` makes the schemas of these types.
 
+use super::schema::{groups, is_given, jobs};
 use super::values::{Ordered, Span, Text, either};
 use super::{Precision, Unowned};
 use crate::rack::Deliver;
@@ -38,12 +40,14 @@ pub struct File {
     /// What happens with changed paths that no app owns.
     pub unowned: Option<Unowned>,
     /// Builds in flight: a number, a percentage of the processors (`50%`), or `auto` (four per processor).
+    #[schemars(schema_with = "jobs")]
     pub jobs: Option<Text>,
     /// Settings of all apps.
     pub defaults: Defaults,
     /// The apps, by directory name or path, where they need saying more about.
     pub apps: Ordered<App>,
     /// Names of apps that go back together on a rack when one of them fails in or after its promote.
+    #[schemars(schema_with = "groups")]
     pub groups: Ordered<Vec<String>>,
     /// Webhooks that are told of runs.
     pub notify: Vec<Notify>,
@@ -52,6 +56,7 @@ pub struct File {
 /// A webhook that is told of runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("allOf" = [is_given("url")]))]
 pub struct Notify {
     /// Its address, as `${VARIABLE}`: who knows it can post there.
     pub url: Option<String>,
@@ -331,7 +336,7 @@ pub struct Overlay {
 #[serde(deny_unknown_fields, default)]
 pub struct Build {
     /// How many of the builds in flight one build counts for.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = u32::MAX))]
     pub weight: Option<u32>,
     /// Build arguments, over those of the manifest.
     pub args: BTreeMap<String, Text>,
@@ -340,6 +345,7 @@ pub struct Build {
     /// SSH agents by id: `agent`, or the path of a socket.
     pub ssh: BTreeMap<String, String>,
     /// `os/arch`, with a `/variant` where there is one.
+    #[schemars(extend("pattern" = r"^[^/]+/[^/]+(/[^/]+)?$|\$\{"))]
     pub platform: Option<String>,
     /// Do not use the cache.
     pub no_cache: Option<bool>,
@@ -350,6 +356,7 @@ pub struct Build {
 /// Where a build's secret comes from: one of the two.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("allOf" = [{ "oneOf": [is_given("file"), is_given("env")] }]))]
 pub struct SecretFrom {
     /// The content of a file, relative to the app's directory.
     pub file: Option<String>,
@@ -450,11 +457,4 @@ either! {
         /// A program and its arguments.
         Command(Vec<String>) from list,
     }
-}
-
-/// The JSON Schema of `apps.yaml`, as `offbuild schema` prints it.
-#[must_use]
-pub fn schema() -> serde_json::Value {
-    // What is optional may be left out or left empty: `api:` alone is an app without settings.
-    schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value()
 }

@@ -17,6 +17,7 @@ pub mod nearest;
 mod notify;
 mod removed;
 mod resolve;
+mod schema;
 mod select;
 mod sets;
 mod settings;
@@ -28,9 +29,9 @@ pub mod values;
 
 pub use digest::digests;
 pub use explain::{Resolved, Source, explain};
-pub use file::schema;
 pub use load::{FILE_NAME, load, load_from, locate};
 pub use removed::{Removed, removed};
+pub use schema::{schema, shape};
 pub use select::{Selected, select};
 
 /// The configuration with every key explained, as `offbuild init` writes it.

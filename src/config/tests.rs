@@ -1,6 +1,7 @@
 //! The configuration as a whole: files on a disk, what they come to, and every message about a bad one.
 
 mod bad;
+mod schema;
 
 use super::*;
 use crate::names::Target;
@@ -36,7 +37,12 @@ impl Repository {
     }
 
     fn load_in(&self, here: &str, env: &[(&str, &str)]) -> crate::error::Result<Config> {
-        load(&self.0.path().join(here), self.0.path(), None, &lookup(env))
+        let read = load(&self.0.path().join(here), self.0.path(), None, &lookup(env));
+        // Whatever a test reads, the schema is asked, too.
+        if let Ok(text) = std::fs::read_to_string(self.0.path().join(FILE_NAME)) {
+            schema::compare(&text, &read);
+        }
+        read
     }
 
     fn error(&self) -> String {
@@ -110,7 +116,7 @@ fn the_example_explains_every_key_of_the_schema() {
         }
     }
     let mut keys = BTreeSet::new();
-    properties(&schema(), &mut keys);
+    properties(shape(), &mut keys);
     assert!(keys.len() > 50, "{keys:?}");
     // As a key, not as the end of another one.
     let explained = |key: &String| EXAMPLE.match_indices(&format!("{key}:")).any(|(at, _)| EXAMPLE[..at].ends_with([' ', '\n', '{']));
@@ -120,7 +126,7 @@ fn the_example_explains_every_key_of_the_schema() {
 
 #[test]
 fn the_schema_describes_every_property() {
-    let schema = schema();
+    let schema = shape();
     for (path, text) in [
         ("/properties/racks/additionalProperties/$ref", "#/$defs/Rack"),
         ("/$defs/Rack/additionalProperties", ""),

@@ -155,7 +155,8 @@ impl JsonSchema for Span {
         "Span".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": Self::PATTERN })
+        // Nothing at all (`0s`) is no length.
+        json_schema!({ "type": "string", "pattern": Self::PATTERN, "not": { "type": "string", "pattern": "^[0hms]*$" } })
     }
 }
 

@@ -1,17 +1,17 @@
-//! The keys of `apps.yaml`, from its schema.
+//! The keys of `apps.yaml`, from the shape of its types.
 
 use super::{heading, row};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 pub fn write(text: &mut String) {
-    let schema = offbuild::config::schema();
+    let schema = offbuild::config::shape();
     let definitions = schema["$defs"].as_object().unwrap();
     let mut places = BTreeMap::new();
-    walk(&schema, definitions, "", &mut Vec::new(), &mut places);
+    walk(schema, definitions, "", &mut Vec::new(), &mut places);
     text.push_str("\n## Keys of apps.yaml\n\nEvery key is optional; `apps.example.yaml` explains them at length. `*` stands for a name.\n");
     text.push_str("Without a default here, nothing is set, or the description says what holds.\n\n### The file\n\n");
-    table(text, &schema, definitions);
+    table(text, schema, definitions);
     for (name, definition) in definitions {
         let Some(_) = definition["properties"].as_object() else { continue };
         let places: Vec<String> = places.get(name.as_str()).into_iter().flatten().map(|place| format!("`{place}`")).collect();
