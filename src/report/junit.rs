@@ -317,6 +317,67 @@ mod tests {
         assert!(text.contains("  added: STRIPE_KEY") && text.contains("next: see what the health check was answered"), "{text}");
     }
 
+    /// A run in which everything that others write is meant to break the page.
+    fn hostile() -> Vec<crate::event::Event> {
+        let nasty =
+            "]]></failure></testcase><testcase name=\"x\"/>&amp;&#0;<!-- \u{1b}[31m\u{0}\u{ffff}\u{202e} \"'\n\n  second line\u{7} ]]>";
+        let mut stream = samples::Stream::start();
+        for (subject, stage) in [("api/web", Stage::Build), ("api@staging", Stage::OnFailure), ("web@staging", Stage::Heal)] {
+            let outcome = StepOutcome::Failed { class: FailureClass::Build, message: nasty.to_owned(), hint: Some(nasty.to_owned()) };
+            stream.begin(subject, stage, nasty).end(subject, stage, 1500, outcome);
+        }
+        let target = samples::target("api@staging");
+        let outcome = TargetOutcome::RolledBack { message: nasty.to_owned(), group: Some(nasty.to_owned()) };
+        stream.add(crate::event::EventKind::TargetFinished { target, millis: 7, outcome });
+        let target = samples::target("web@staging");
+        stream.add(crate::event::EventKind::TargetFinished { target, millis: 7, outcome: TargetOutcome::Blocked { by: nasty.to_owned() } });
+        stream.events()
+    }
+
+    #[test]
+    fn another_reader_finds_the_suites_and_their_counts_add_up() {
+        for (name, events) in samples::all().into_iter().chain([("hostile", hostile())]) {
+            let text = render(&RunState::replay(&events));
+            let document = roxmltree::Document::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
+            let root = document.root_element();
+            let elements =
+                |node: roxmltree::Node<'_, '_>| node.children().filter(|node| node.is_element()).map(|node| node.id()).collect::<Vec<_>>();
+            let read = |id| document.get_node(id).unwrap();
+            let number = |node: roxmltree::Node<'_, '_>, key: &str| node.attribute(key).unwrap().parse::<f64>().unwrap();
+            let counts = ["tests", "failures", "errors", "skipped"];
+            assert_eq!(root.tag_name().name(), "testsuites", "{name}");
+            let mut sums = [0.0; 4];
+            for suite in elements(root).into_iter().map(read) {
+                assert_eq!(suite.tag_name().name(), "testsuite", "{name}");
+                let mut found = [0.0; 4];
+                let mut spent = 0.0;
+                for case in elements(suite).into_iter().map(read) {
+                    assert_eq!((case.tag_name().name(), case.attribute("classname")), ("testcase", suite.attribute("name")), "{name}");
+                    assert!(!case.attribute("name").unwrap().is_empty(), "{name}");
+                    spent += number(case, "time");
+                    found[0] += 1.0;
+                    // One verdict at most, and nothing else but text in it.
+                    let inside = elements(case);
+                    assert!(inside.len() <= 1, "{name}: {text}");
+                    for verdict in inside.into_iter().map(read) {
+                        let place = ["", "failure", "error", "skipped"].iter().position(|known| *known == verdict.tag_name().name());
+                        found[place.unwrap_or_else(|| panic!("{name}: {}", verdict.tag_name().name()))] += 1.0;
+                        assert!(elements(verdict).is_empty() && verdict.has_attribute("message"), "{name}: {text}");
+                    }
+                }
+                assert_eq!(counts.map(|key| number(suite, key)), found, "{name}: {text}");
+                assert!((number(suite, "time") - spent).abs() < 0.0005, "{name}: {text}");
+                sums = std::array::from_fn(|at| sums[at] + found[at]);
+            }
+            assert_eq!(counts.map(|key| number(root, key)), sums, "{name}: {text}");
+        }
+        let text = render(&RunState::replay(&hostile()));
+        let document = roxmltree::Document::parse(&text).unwrap();
+        let told = document.descendants().find(|node| node.has_tag_name("failure")).unwrap();
+        assert!(told.attribute("message").unwrap().starts_with("]]></failure></testcase><testcase name=\"x\"/>&amp;&#0;<!-- "), "{text}");
+        assert!(told.text().unwrap().contains("second line"), "{text}");
+    }
+
     #[test]
     fn what_others_wrote_is_text() {
         let cases =

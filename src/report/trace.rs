@@ -100,7 +100,8 @@ impl Trace {
     }
 
     fn span(&mut self, (pid, tid): Track, name: &str, category: &str, (from, millis): (OffsetDateTime, u64), args: Value) {
-        let ts = i64::try_from((from - self.start).whole_microseconds()).unwrap_or_default();
+        // Of a clock that was set back in the meantime, the start is as good as anything.
+        let ts = i64::try_from((from - self.start).whole_microseconds()).unwrap_or_default().max(0);
         self.events.push(json!({
             "ph": "X", "name": clean(name), "cat": category, "pid": pid, "tid": tid, "ts": ts, "dur": millis.saturating_mul(1000), "args": args,
         }));
@@ -130,6 +131,7 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Stage;
     use crate::report::samples;
 
     #[test]
@@ -172,13 +174,38 @@ mod tests {
         "#);
     }
 
+    /// A run whose names are of others, and whose clock was set back in the middle.
+    fn hostile() -> Vec<crate::event::Event> {
+        let nasty = "\"},{\"ph\":\"B\"\u{0}\u{1b}]0;x\u{7}\u{2028}</script>\\";
+        let mut stream = samples::Stream::start();
+        stream.begin("api/web", Stage::Build, nasty).build_step("api/web", nasty, false, Some(5), Some(nasty)).pass(-60_000);
+        let failed = StepOutcome::Failed { class: crate::event::FailureClass::Build, message: nasty.to_owned(), hint: None };
+        stream.end("api/web", Stage::Build, 10, failed).begin("web@staging", Stage::Stage, nasty).pass(5);
+        stream.events()
+    }
+
     #[test]
-    fn every_trace_is_json_and_no_two_spans_of_a_track_overlap() {
-        for (name, events) in samples::all() {
+    fn every_trace_is_json_with_named_tracks_and_no_two_spans_of_one_overlap() {
+        for (name, events) in samples::all().into_iter().chain([("hostile", hostile())]) {
             let trace: Value = serde_json::from_str(&render(&RunState::replay(&events))).unwrap();
             let mut spans: Vec<(u64, u64, i64, i64)> = Vec::new();
-            for event in trace["traceEvents"].as_array().unwrap().iter().filter(|event| event["ph"] == "X") {
-                let number = |key: &str| event[key].as_i64().unwrap();
+            let mut named = Vec::new();
+            for event in trace["traceEvents"].as_array().unwrap() {
+                let number = |key: &str| event[key].as_i64().unwrap_or_else(|| panic!("{name}: no `{key}`: {event}"));
+                match event["ph"].as_str().unwrap() {
+                    "M" => {
+                        let what = event["name"].as_str().unwrap();
+                        assert!(what.ends_with("sort_index") || !event["args"]["name"].as_str().unwrap().is_empty(), "{name}: {event}");
+                        named.push((what.to_owned(), number("pid"), event["tid"].as_i64()));
+                        continue;
+                    }
+                    kind => assert_eq!(kind, "X", "{name}: {event}"),
+                }
+                // Announced before it is used, process and track.
+                for (what, tid) in [("process_name", None), ("thread_name", Some(number("tid")))] {
+                    assert!(named.contains(&(what.to_owned(), number("pid"), tid)), "{name}: {what} of {event}");
+                }
+                assert!(!event["name"].as_str().unwrap().is_empty(), "{name}: {event}");
                 assert!(number("ts") >= 0 && number("dur") >= 0, "{name}: {event}");
                 spans.push((event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap(), number("ts"), number("ts") + number("dur")));
             }
