@@ -8,8 +8,10 @@ need_rust
 need_lints
 need_services
 cargo fmt --check
-cargo clippy --quiet --all-targets --locked -- -D warnings
-RUST_BACKTRACE=0 cargo test --locked "$@"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items --locked
+# Without features, as it is installed, it only has to compile; all else is done with all of them.
+cargo check --quiet --locked
+cargo clippy --quiet --all-targets --all-features --locked -- -D warnings
+RUST_BACKTRACE=0 cargo test --all-features --locked "$@"
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items --all-features --locked
 # The tests hold the same rules without it; this reads licence texts too.
 if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; fi

@@ -18,6 +18,8 @@ mod kept;
 mod limit;
 pub mod live;
 pub mod notify;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod plain;
 #[cfg(test)]
 pub(crate) mod samples;

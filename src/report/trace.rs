@@ -4,7 +4,7 @@
 //! tracks below their image's, since some run at a time. Times count from the run's start. Format:
 //! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
 
-use super::state::{RunState, StepState};
+use super::state::{BuildStepState, RunState, StepState};
 use super::text::clean;
 use crate::event::{Step, StepOutcome};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub fn render(state: &RunState) -> String {
         };
         let track = trace.track(&process, &name);
         let over = (known.started, spent(known, end));
-        trace.span(track, step.stage.name(), "stage", over, args(step, known));
+        trace.span(track, step.stage.name(), "stage", over, details(step, known));
         trace.build_steps(&process, &name, known, end);
     }
     // An event per line: the file can be read, compared and searched as it is.
@@ -38,11 +38,12 @@ pub fn render(state: &RunState) -> String {
 }
 
 /// How long a step took; one that has not ended, up to the last event.
-fn spent(step: &StepState, end: OffsetDateTime) -> u64 {
+pub(super) fn spent(step: &StepState, end: OffsetDateTime) -> u64 {
     if step.outcome.is_some() { step.millis } else { u64::try_from((end - step.started).whole_milliseconds()).unwrap_or_default() }
 }
 
-fn args(step: &Step, known: &StepState) -> Value {
+/// What is known of a step besides its times.
+pub(super) fn details(step: &Step, known: &StepState) -> Value {
     let outcome = match &known.outcome {
         Some(StepOutcome::Done) => "done",
         Some(StepOutcome::Failed { .. }) => "failed",
@@ -59,6 +60,23 @@ fn args(step: &Step, known: &StepState) -> Value {
         args["message"] = json!(message.lines().map(clean).collect::<Vec<_>>().join("\n"));
     }
     args
+}
+
+/// BuildKit's steps of a build, each with its beginning and its milliseconds; `end` is the last event's time.
+pub(super) fn build_steps(build: &StepState, end: OffsetDateTime) -> impl Iterator<Item = (&BuildStepState, OffsetDateTime, u64)> {
+    let end = build.ended.unwrap_or(end);
+    build.build_steps.iter().map(move |step| {
+        let running = || u64::try_from((end - step.seen).whole_milliseconds()).unwrap_or_default();
+        let millis = step.millis.unwrap_or_else(|| if step.done { 0 } else { running() });
+        // A step may be told of only when it is over; it cannot have gone on when its build was.
+        let from = step.seen.min(end.saturating_sub(length(millis))).max(build.started);
+        (step, from, millis)
+    })
+}
+
+/// Milliseconds as a length of time.
+pub(super) fn length(millis: u64) -> time::Duration {
+    time::Duration::milliseconds(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
 /// A row of the picture: process and thread, as the format calls them.
@@ -109,19 +127,13 @@ impl Trace {
 
     /// BuildKit's steps, each on the first track below its image's that is free at the time.
     fn build_steps(&mut self, process: &str, image: &str, build: &StepState, end: OffsetDateTime) {
-        let end = build.ended.unwrap_or(end);
         let mut free: Vec<OffsetDateTime> = Vec::new();
-        for step in &build.build_steps {
-            let running = || u64::try_from((end - step.seen).whole_milliseconds()).unwrap_or_default();
-            let millis = step.millis.unwrap_or_else(|| if step.done { 0 } else { running() });
-            let length = time::Duration::milliseconds(i64::try_from(millis).unwrap_or(i64::MAX));
-            // A step may be told of only when it is over; it cannot have gone on when its build was.
-            let from = step.seen.min(end.saturating_sub(length)).max(build.started);
+        for (step, from, millis) in build_steps(build, end) {
             let lane = free.iter().position(|until| *until <= from).unwrap_or_else(|| {
                 free.push(from);
                 free.len() - 1
             });
-            free[lane] = from.saturating_add(length);
+            free[lane] = from.saturating_add(length(millis));
             let track = self.track(process, &format!("{image} steps {}", lane + 1));
             self.span(track, &step.name, "build-step", (from, millis), json!({"cached": step.cached, "error": step.error}));
         }

@@ -155,6 +155,8 @@ async fn locked(
     let shown = tokio::spawn(report::drive(receiver, Some((journal, acks)), sinks));
     tell_plan(plan, how, guards, &listeners.unheard, &events).await;
     unmasked.into_iter().for_each(|message| events.send(EventKind::Notice { step: None, message }));
+    #[cfg(feature = "otlp")]
+    let exporter = super::otlp::Exporter::of(world, &events);
     let limit = world.config.limits.run.map(|whole| Limit { whole, left: whole.saturating_sub(began.elapsed()) });
     let ended = deploy::run(Arc::clone(plan), ports, &events, signals, limit).await;
     let code = exit_code(plan, &ended, guards);
@@ -164,6 +166,10 @@ async fn locked(
     if let Err(error) = report_files(&state, &written, how) {
         // What was deployed is deployed, whatever became of the report.
         super::tell(format!("warning: {error}"));
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(exporter) = exporter {
+        exporter.send(&state).await;
     }
     listeners.end().await;
     Ok(code)

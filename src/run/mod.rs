@@ -20,6 +20,8 @@ mod lint;
 mod locks;
 mod misses;
 mod notify;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod past;
 mod read;
 mod resume;

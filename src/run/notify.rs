@@ -8,6 +8,8 @@ use crate::event::{EventKind, Events};
 use crate::report::Sink;
 use crate::report::notify::{Message, Notify, Wish};
 use crate::secret::Secret;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -76,7 +78,7 @@ fn wish(config: &NotifyConfig) -> Wish {
 async fn send_all(name: String, url: Secret, mut messages: UnboundedReceiver<Message>, events: Events) -> Vec<String> {
     let mut failed = Vec::new();
     while let Some(message) = messages.recv().await {
-        let Err(why) = post(&url, &message).await else { continue };
+        let Err(why) = post(&url, HeaderMap::new(), &message.body).await else { continue };
         let problem = format!("{name} could not be told of the run's {}: {why}", if message.last { "end" } else { "start" });
         if message.last || events.is_over() {
             failed.push(events.redactor().redact(&problem).into_owned());
@@ -87,8 +89,8 @@ async fn send_all(name: String, url: Secret, mut messages: UnboundedReceiver<Mes
     failed
 }
 
-/// Posts one message. No error names the address: who knows it can post, too.
-async fn post(url: &Secret, message: &Message) -> Result<(), String> {
+/// Posts one body of JSON. No error names the address: who knows it can post, too.
+pub(super) async fn post(url: &Secret, headers: HeaderMap, body: &Value) -> Result<(), String> {
     let client = reqwest::Client::builder()
         .user_agent(concat!("offbuild/", env!("CARGO_PKG_VERSION")))
         // The address is a secret, and a redirect would turn the message into a question.
@@ -96,7 +98,7 @@ async fn post(url: &Secret, message: &Message) -> Result<(), String> {
         .timeout(LIMIT)
         .build();
     let client = client.map_err(|error| error.without_url().to_string())?;
-    let answer = client.post(url.expose()).json(&message.body).send().await.map_err(|error| {
+    let answer = client.post(url.expose()).headers(headers).json(body).send().await.map_err(|error| {
         if error.is_timeout() { format!("no answer within {} s", LIMIT.as_secs()) } else { causes(&error.without_url()) }
     })?;
     if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }

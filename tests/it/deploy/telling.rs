@@ -45,16 +45,25 @@ fn every_report_of_a_run_is_made_again_from_its_events() {
 
 /// A webhook that answers 200 to everything, and what it was sent.
 fn webhook() -> (String, Receiver<Value>) {
+    let (address, heard) = listener();
+    let (out, bodies) = channel();
+    std::thread::spawn(move || heard.iter().try_for_each(|(_, body)| out.send(body)));
+    (format!("http://{address}/hooks/T0-very-secret"), bodies)
+}
+
+/// A server that answers 200 to everything, and what it was sent: the head as it came, and the body.
+fn listener() -> (std::net::SocketAddr, Receiver<(String, Value)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/hooks/T0-very-secret", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
     let (out, heard) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
-            let mut length = 0;
+            let (mut length, mut head) = (0, String::new());
             loop {
                 let mut line = String::new();
                 stream.read_line(&mut line).unwrap();
+                head.push_str(&line);
                 if line.trim().is_empty() {
                     break;
                 }
@@ -65,12 +74,12 @@ fn webhook() -> (String, Receiver<Value>) {
             let mut body = vec![0; length];
             stream.read_exact(&mut body).unwrap();
             stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
-            if out.send(serde_json::from_slice(&body).unwrap()).is_err() {
+            if out.send((head, serde_json::from_slice(&body).unwrap())).is_err() {
                 return;
             }
         }
     });
-    (url, heard)
+    (address, heard)
 }
 
 #[test]
@@ -141,4 +150,41 @@ fn how_a_rollback_ended_is_told_though_the_rack_is_gone_then() {
     let run = world.run_as(&offbuild, &["rollback", "web@staging"]).code(0);
     run.says("warning: what runs on `web@staging` now cannot be read: rack `staging` cannot be reached");
     assert_eq!(world.sandbox.live("staging", "web").commit, first);
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn a_collector_is_sent_the_spans_of_a_run_and_no_log_its_key() {
+    let (address, heard) = listener();
+    let world = Setup::new(&["web"]).start();
+    world.hook("web", "before_release", "echo \"$OTEL_EXPORTER_OTLP_HEADERS\"; echo very-secret-7; exit 3").repo.commit("a hook");
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = |address: &str| {
+        let offbuild = world.offbuild().env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}/"));
+        let offbuild = offbuild.env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20very-secret-7,x-set=staging");
+        offbuild.env("OTEL_SERVICE_NAME", "deploys").env("TRACEPARENT", parent)
+    };
+    let run = world.run_as(&traced(&address.to_string()), &["deploy", "-v"]).code(1);
+    let (head, body) = heard.recv().unwrap();
+    assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
+    let lower = head.to_lowercase();
+    assert!(lower.contains("\r\nauthorization: bearer very-secret-7\r\n") && lower.contains("\r\nx-set: staging\r\n"), "{head}");
+    assert!(lower.contains("\r\ncontent-type: application/json\r\n"), "{head}");
+    let state = RunState::replay(&Journal::read(&Journal::find(&world.repo.root(), "latest").unwrap().path).unwrap());
+    let parent = offbuild::report::otlp::Parent::parse(parent);
+    assert_eq!(Some(body), offbuild::report::otlp::render(&state, "deploys", parent.as_ref()));
+    let journal = std::fs::read_to_string(Journal::find(&world.repo.root(), "latest").unwrap().path).unwrap();
+    for text in [&run.done.stdout, &run.done.stderr, &journal] {
+        assert!(!text.contains("very-secret-7"), "{text}");
+    }
+    // The plain word among the headers is a name, and stays readable.
+    assert!(run.done.stderr.contains("web@staging | ***"), "{}", run.done.stderr);
+    // Nobody there, and nobody asked for.
+    world.hook("web", "before_release", "exit 0").repo.commit("a hook that works");
+    let gone = TcpListener::bind("127.0.0.1:0").map(|listener| listener.local_addr().unwrap().to_string()).unwrap();
+    let run = world.run_as(&traced(&gone), &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    let told = "warning: the run's trace could not be sent to the OpenTelemetry collector: error sending request";
+    assert!(run.done.stderr.contains(told), "{}", run.done.stderr);
+    let run = world.run(&["deploy"]).code(0);
+    assert!(!run.done.stderr.contains("OpenTelemetry") && heard.try_recv().is_err(), "{}", run.done.stderr);
 }

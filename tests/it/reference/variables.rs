@@ -49,6 +49,17 @@ const READ: &[(&[&str], &str)] = &[
         &["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG"],
         "Where the engine is and Docker's configuration, as the docker CLI reads them.",
     ),
+    (
+        &[
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+            "OTEL_SERVICE_NAME",
+            "TRACEPARENT",
+        ],
+        "With the cargo feature `otlp`: where the run's spans go as OTLP/HTTP JSON, headers, the service's name (`offbuild`), the span they belong into.",
+    ),
     (&["SSH_AUTH_SOCK"], "The agent for builds with `ssh`."),
     (&["HOME", "XDG_CONFIG_HOME", "PATH"], "Where configuration and logins of git, Docker and convox are; where programs are."),
     (&["OFFBUILD_COMPLETE"], "Set by the scripts of `offbuild completions` when they ask for names."),
