@@ -1,19 +1,15 @@
-//! What the README and the command line say of themselves: its configurations load, and init, completions and manual page work.
+//! What the documentation and the command line say of themselves: configurations load, pipelines are right, and init, completions and the
+//! manual page work.
 
 use super::support::{Offbuild, repo::Repo};
+use std::collections::BTreeSet;
 
 #[test]
 fn every_configuration_in_the_readme_loads() {
     let readme = include_str!("../../README.md");
-    let blocks: Vec<String> = readme
-        .split("```yaml\n")
-        .skip(1)
-        // A block in a list is indented like the list.
-        .filter_map(|rest| rest.split_once("```").map(|(block, _)| unindented(block)))
-        .collect();
-    let configurations: Vec<&String> = blocks.iter().filter(|block| block.starts_with("version: 1\n")).collect();
+    let configurations: Vec<String> = blocks(readme, "yaml").into_iter().filter(|block| block.starts_with("version: 1\n")).collect();
     assert!(!configurations.is_empty());
-    for configuration in configurations {
+    for configuration in &configurations {
         let repo = Repo::new();
         repo.write("apps/web/convox.yml", "services:\n  web:\n    build: .\n").write("apps/web/Dockerfile", "FROM scratch\nCOPY . /\n");
         repo.write("apps.yaml", configuration);
@@ -21,6 +17,79 @@ fn every_configuration_in_the_readme_loads() {
         let done = Offbuild::new(&repo.root(), repo.dir.path()).run(&["validate"]).code(0);
         assert!(done.stdout.starts_with("1 app, 1 target, "), "{}", done.stdout);
     }
+}
+
+/// The blocks of a page in a language, without the indentation of lists.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let begin = format!("```{language}\n");
+    let found = page.split(&begin).skip(1).filter_map(|rest| rest.split_once("```"));
+    found.map(|(block, _)| unindented(block)).collect()
+}
+
+/// The texts of a YAML value.
+fn texts(value: &serde_yaml::Value, found: &mut Vec<String>) {
+    match value {
+        serde_yaml::Value::String(text) => found.push(text.clone()),
+        serde_yaml::Value::Sequence(items) => items.iter().for_each(|item| texts(item, found)),
+        serde_yaml::Value::Mapping(map) => map.values().for_each(|value| texts(value, found)),
+        _ => {}
+    }
+}
+
+/// The command lines of a shell's text that begin with `offbuild`, as words; what a CI fills in stands for nothing.
+fn commands(shell: &str) -> Vec<Vec<String>> {
+    let filled = regex::Regex::new(r"<<[^>]*>>").unwrap().replace_all(shell, "");
+    let lines = filled.lines().flat_map(|line| line.split("&&").flat_map(|part| part.split(';'))).map(|line| line.trim().to_owned());
+    let ours =
+        lines.map(|line| line.strip_prefix("exec ").map_or(line.clone(), str::to_owned)).filter(|line| line.starts_with("offbuild "));
+    ours.map(|line| line.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()).collect()).collect()
+}
+
+#[test]
+fn every_pipeline_of_the_documentation_is_yaml_and_its_command_lines_are_right() {
+    use clap::Parser as _;
+    let steps = regex::Regex::new(r"sh '([^']*)'").unwrap();
+    let mut asked = BTreeSet::new();
+    for (page, wanted) in [(include_str!("../../README.md"), 2), (include_str!("../../docs/ci.md"), 13)] {
+        let mut shell = Vec::new();
+        for block in blocks(page, "yaml") {
+            let value: serde_yaml::Value = serde_yaml::from_str(&block).unwrap_or_else(|error| panic!("{error}\n{block}"));
+            texts(&value, &mut shell);
+        }
+        shell.extend(
+            blocks(page, "groovy").iter().flat_map(|block| steps.captures_iter(block).map(|step| step[1].to_owned()).collect::<Vec<_>>()),
+        );
+        let commands: Vec<Vec<String>> = shell.iter().flat_map(|text| commands(text)).collect();
+        assert!(commands.len() >= wanted, "{commands:?}");
+        for words in commands {
+            let parsed = offbuild::cli::Cli::try_parse_from(&words);
+            assert!(parsed.is_ok(), "`{}`: {}", words.join(" "), parsed.err().unwrap());
+            asked.extend(words.get(1).cloned());
+        }
+    }
+    assert!(asked.contains("deploy") && asked.contains("changed"), "{asked:?}");
+    // What stands in the text is right, too.
+    let page = include_str!("../../docs/ci.md");
+    for span in
+        page.split("\n```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2)).filter(|span| span.starts_with("offbuild "))
+    {
+        let words = span.split_whitespace();
+        assert!(offbuild::cli::Cli::try_parse_from(words).is_ok(), "`{span}`");
+    }
+}
+
+#[test]
+fn the_variables_of_cis_are_those_that_are_read() {
+    let page = include_str!("../../docs/ci.md");
+    let (_, compared) = page.split_once("**What is compared with.**").unwrap();
+    let told: BTreeSet<&str> =
+        compared.split("\n\n").next().unwrap().split('`').skip(1).step_by(2).filter(|word| word.contains('_')).collect();
+    let (sources, _) = include_str!("../../src/changes/base.rs").split_once("#[cfg(test)]").unwrap();
+    let names = regex::Regex::new(r#""([A-Z]+(?:_[A-Z]+)+)""#).unwrap();
+    let read = names.captures_iter(sources).map(|found| found.get(1).unwrap().as_str());
+    // These only say that a CI runs.
+    let read: BTreeSet<&str> = read.filter(|name| !["GITHUB_ACTIONS", "JENKINS_URL"].contains(name)).collect();
+    assert_eq!(told, read);
 }
 
 #[test]
