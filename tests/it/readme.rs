@@ -93,6 +93,25 @@ fn the_variables_of_cis_are_those_that_are_read() {
 }
 
 #[test]
+fn what_the_documentation_links_to_is_there_and_its_pictures_are_small() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let links = regex::Regex::new(r"\]\(([^)#:]+)(#[^)]*)?\)").unwrap();
+    let mut pictures = 0;
+    for page in ["README.md", "docs/ci.md", "docs/reference.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        for link in links.captures_iter(&text) {
+            let file = root.join(page).parent().unwrap().join(&link[1]);
+            let size = file.metadata().unwrap_or_else(|error| panic!("`{}` of {page}: {error}", &link[1])).len();
+            if file.extension().is_some_and(|ending| ending == "png" || ending == "svg") {
+                assert!(size < 200_000, "`{}` has {size} bytes", &link[1]);
+                pictures += 1;
+            }
+        }
+    }
+    assert_eq!(pictures, 2);
+}
+
+#[test]
 fn init_writes_a_file_that_validates_and_never_writes_over_one() {
     let repo = Repo::new();
     repo.write("services/api/convox.yml", "services:\n  web:\n    build: .\n").write("services/api/Dockerfile", "FROM scratch\nCOPY . /\n");
