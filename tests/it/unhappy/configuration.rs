@@ -180,13 +180,13 @@ fn a_selector_that_matches_nothing() {
     "#);
     insta::assert_snapshot!(bench.says(&["config", "wbe@staging"]), @r#"
     exit 2
-    error: there is no target `wbe@staging`
-      next: did you mean `web@staging`?
+    error: `wbe@staging` selects nothing: no app has this name
+      next: did you mean `web`?
     "#);
     insta::assert_snapshot!(bench.says(&["config", "web@stagign"]), @r#"
     exit 2
-    error: there is no target `web@stagign`
-      next: did you mean `web@staging`?
+    error: there is no rack `stagign`
+      next: did you mean `staging`?
     "#);
 }
 
