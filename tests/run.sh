@@ -11,6 +11,8 @@ cargo fmt --check
 # Without features, as it is installed, it only has to compile; all else is done with all of them.
 cargo check --quiet --locked
 cargo clippy --quiet --all-targets --all-features --locked -- -D warnings
+# Tests mostly wait for services: one more at a time than there are cores.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) + 1))}"
 RUST_BACKTRACE=0 cargo test --all-features --locked "$@"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items --all-features --locked
 # The tests hold the same rules without it; this reads licence texts too.

@@ -16,7 +16,7 @@ fn evidence(run: &Run) -> &Evidence {
 
 #[test]
 fn every_way_to_fail_leaves_its_evidence_on_both_racks() {
-    let world = Setup::new(&["web"]).rack("production", Version::V3, "").promote(Duration::from_millis(400)).start();
+    let world = Setup::new(&["web"]).rack("production", Version::V3, "").promote(Duration::from_millis(1200)).start();
     world.run(&["deploy"]).code(0);
     let table = [
         ("app-crashes", Suspect::CrashLoop, true),
