@@ -175,17 +175,18 @@ impl Leases {
         Self { held: Arc::new(held), beating: None }
     }
 
-    /// Takes the leases of all places. `notice` is told whom it waits for, whose it took over, and which store failed.
+    /// Takes the leases of all places. `notice` is told whom it waits for, whose it took over, and which store failed. `true` when
+    /// another run was in the way.
     ///
     /// # Errors
     /// [`crate::error::Kind::Locked`] when one cannot be had in time; then [`Leases::release`] gives back what was written.
-    pub async fn acquire(&mut self, manner: Manner, notice: &(dyn Fn(String) + Sync)) -> Result<()> {
+    pub async fn acquire(&mut self, manner: Manner, notice: &(dyn Fn(String) + Sync)) -> Result<bool> {
         if let Some(held) = Arc::get_mut(&mut self.held) {
             held.over_freezes = manner.over_freezes;
         }
-        self.held.acquire(manner, notice).await?;
+        let in_the_way = self.held.acquire(manner, notice).await?;
         self.beating = Some(tokio::spawn(beat(Arc::clone(&self.held))).abort_handle());
-        Ok(())
+        Ok(in_the_way)
     }
 
     /// A question to ask right before each promote: the error says who keeps the target from it by now.
@@ -223,7 +224,7 @@ enum Claim {
 }
 
 impl Held {
-    async fn acquire(&self, manner: Manner, notice: &(dyn Fn(String) + Sync)) -> Result<()> {
+    async fn acquire(&self, manner: Manner, notice: &(dyn Fn(String) + Sync)) -> Result<bool> {
         let until = Instant::now() + manner.wait;
         let (mut told, mut failed) = (BTreeSet::new(), BTreeSet::new());
         let tell = |seen: &mut BTreeSet<String>, text: String| {
@@ -232,7 +233,7 @@ impl Held {
             }
         };
         let mut watched = BTreeMap::new();
-        let mut vanished = 0;
+        let (mut vanished, mut in_the_way) = (0, false);
         loop {
             let looks = join_all(self.places.iter().map(|place| self.look(place))).await;
             let mut free = Vec::new();
@@ -269,6 +270,7 @@ impl Held {
                 refusal.get_or_insert((error, target.clone(), text));
             }
             if let Some((error, target, text)) = refusal {
+                in_the_way = true;
                 if Instant::now() >= until {
                     return Err(error);
                 }
@@ -281,14 +283,17 @@ impl Held {
             }
             let places: Vec<&Place> = free.iter().map(|(place, _)| *place).collect();
             match self.claim(&places, manner.settle, |text| tell(&mut failed, text)).await {
-                Claim::Lost => vanished = 0,
+                Claim::Lost => (vanished, in_the_way) = (0, true),
                 Claim::Vanished(_) if vanished < MOST_VANISHED => vanished += 1,
                 claimed => {
                     if let Claim::Vanished(target) = claimed {
                         tell(&mut failed, unleased(&target, &"what is written there cannot be read"));
                     }
-                    free.into_iter().filter_map(|(_, took_over)| took_over).for_each(notice);
-                    return Ok(());
+                    for took_over in free.into_iter().filter_map(|(_, took_over)| took_over) {
+                        in_the_way = true;
+                        notice(took_over);
+                    }
+                    return Ok(in_the_way);
                 }
             }
             // Somebody wrote later. Not at once, or the two would meet again.

@@ -60,8 +60,9 @@ impl Locks {
         let poll = world.racks().iter().map(|rack| rack.poll).max().unwrap_or_default();
         let leases = Leases::new(places, holder, world.head.commit.id.clone());
         let manner = Manner { wait: wait.saturating_sub(began.elapsed()), look: poll, settle: poll / SETTLE, over_freezes };
-        self.leases.insert(leases).acquire(manner, &notice).await?;
-        Ok(told.into_inner())
+        // What is told of leases may also be a store that fails.
+        let leased_after = self.leases.insert(leases).acquire(manner, &|text| super::tell(text)).await?;
+        Ok(told.into_inner() || leased_after)
     }
 
     /// What is asked right before each promote.
