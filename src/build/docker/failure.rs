@@ -80,13 +80,22 @@ pub(super) async fn reconnected<T, F>(connect: impl Fn() -> F) -> Result<T, Buil
 where
     F: Future<Output = Result<T, Unconnected>>,
 {
+    tried_again(BACKOFF, |_| {}, connect).await
+}
+
+/// The same for what says itself whether it may go through at the next try; `again` is told why there is one.
+pub(super) async fn tried_again<T, F>(first: Duration, again: impl Fn(&BuildError), once: impl Fn() -> F) -> Result<T, BuildError>
+where
+    F: Future<Output = Result<T, Unconnected>>,
+{
     let mut tried = 1;
     loop {
-        match connect().await {
-            Ok(connection) => return Ok(connection),
-            Err(Unconnected { again: true, .. }) if tried < TRIES => tokio::time::sleep(retry::backoff(BACKOFF, tried)).await,
+        match once().await {
+            Ok(done) => return Ok(done),
+            Err(Unconnected { again: true, error }) if tried < TRIES => again(&error),
             Err(Unconnected { error, .. }) => return Err(error),
         }
+        tokio::time::sleep(retry::backoff(first, tried)).await;
         tried += 1;
     }
 }

@@ -1,12 +1,11 @@
 //! Images on the engine: names, pushes, pulls.
 
 use super::Docker;
-use super::failure::{Unconnected, call, engine, may_pass, refuses, registry, repeated, stumbled};
+use super::failure::{Unconnected, call, engine, may_pass, refuses, registry, repeated, stumbled, tried_again};
 use crate::build::BuildError;
 use crate::event::Progress;
 use crate::names::{Digest, ImageId, Repository};
 use crate::registry::Login;
-use crate::retry;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use bollard::query_parameters::{CreateImageOptions, PushImageOptions, RemoveImageOptions, TagImageOptions};
@@ -14,9 +13,7 @@ use futures_util::StreamExt as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How often a push or a pull is tried.
-const PUSHES: u32 = 3;
-/// The first wait before that.
+/// The first wait before a push or a pull is tried again.
 const BACKOFF: Duration = Duration::from_secs(1);
 
 impl Docker {
@@ -77,8 +74,8 @@ impl Docker {
         login: Option<&Login>,
         progress: &Progress,
     ) -> Result<Digest, BuildError> {
-        moved_again(|why| progress.notice(format!("the push is tried again: {why}")), || self.send_once(repository, tag, login, progress))
-            .await
+        let again = |why: &BuildError| progress.notice(format!("the push is tried again: {why}"));
+        tried_again(BACKOFF, again, || self.send_once(repository, tag, login, progress)).await
     }
 
     async fn send_once(
@@ -126,7 +123,7 @@ impl Docker {
 
     /// Pulls, again when the registry or the connection stumbled: what is there already does not come twice.
     pub(super) async fn fetch(&self, repository: &Repository, digest: &Digest, login: Option<&Login>) -> Result<(), BuildError> {
-        moved_again(|_| {}, || self.fetch_once(repository, digest, login)).await
+        tried_again(BACKOFF, |_| {}, || self.fetch_once(repository, digest, login)).await
     }
 
     async fn fetch_once(&self, repository: &Repository, digest: &Digest, login: Option<&Login>) -> Result<(), Unconnected> {
@@ -147,23 +144,6 @@ impl Docker {
             Error::DockerResponseServerError { message, .. } => registry(reference, &message),
             error => call(&self.endpoint, &format!("`{reference}`"), error),
         }
-    }
-}
-
-/// Pushes or pulls, a few times when it may go through at the next try, and tells why there is one.
-async fn moved_again<T, F>(again: impl Fn(&BuildError), once: impl Fn() -> F) -> Result<T, BuildError>
-where
-    F: Future<Output = Result<T, Unconnected>>,
-{
-    let mut tried = 1;
-    loop {
-        match once().await {
-            Ok(moved) => return Ok(moved),
-            Err(Unconnected { again: true, error }) if tried < PUSHES => again(&error),
-            Err(Unconnected { error, .. }) => return Err(error),
-        }
-        tokio::time::sleep(retry::backoff(BACKOFF, tried)).await;
-        tried += 1;
     }
 }
 
