@@ -284,12 +284,13 @@ fn no_password(name: &str, place: &Place, looked: &[String]) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::{Lazy, LazySecret};
     use crate::names::RackName;
 
-    fn rack(name: &str, host: Option<&str>, password: Option<&str>) -> RackConfig {
+    /// A rack as the configuration has it.
+    pub(crate) fn rack(name: &str, host: Option<&str>, password: Option<&str>) -> RackConfig {
         RackConfig {
             answer: std::time::Duration::from_secs(60),
             poll: std::time::Duration::from_millis(20),

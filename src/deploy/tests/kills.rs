@@ -57,16 +57,21 @@ async fn killed(plan: Plan, world: &World, kill: Kill) -> (Vec<Event>, bool) {
     (journal, ended)
 }
 
-/// The plan of the run after, made as the composition root does: images by their tags, releases by what is live, and by the
-/// journal when there is one.
-fn going_on(world: &World, journal: Option<&RunState>) -> Plan {
-    let mut plan = plan(LANES);
+/// Plans to take the images that are in the registry, as the planner does.
+fn reuse_pushed(plan: &mut Plan, world: &World) {
     let pushed = world.pushed.lock().unwrap();
     for image in plan.apps.values_mut().flat_map(|app| &mut app.images) {
         if let Some(digest) = pushed.get(&format!("{}:{}", image.repository, image.fingerprint_tag)) {
             image.action = ImageAction::Reuse { digest: digest.clone() };
         }
     }
+}
+
+/// The plan of the run after, made as the composition root does: images by their tags, releases by what is live, and by the
+/// journal when there is one.
+fn going_on(world: &World, journal: Option<&RunState>) -> Plan {
+    let mut plan = plan(LANES);
+    reuse_pushed(&mut plan, world);
     let released = world.released.lock().unwrap();
     for target in plan.lanes.iter_mut().flat_map(|lane| &mut lane.targets) {
         let active = released.get(&target.target.to_string());
@@ -176,12 +181,7 @@ enum Meanwhile {
 /// The plan of the run after one of a group that was killed, made as the composition root does.
 fn group_going_on(world: &World, state: &RunState) -> Plan {
     let mut plan = groups::grouped(world);
-    let pushed = world.pushed.lock().unwrap();
-    for image in plan.apps.values_mut().flat_map(|app| &mut app.images) {
-        if let Some(digest) = pushed.get(&format!("{}:{}", image.repository, image.fingerprint_tag)) {
-            image.action = ImageAction::Reuse { digest: digest.clone() };
-        }
-    }
+    reuse_pushed(&mut plan, world);
     let released = world.released.lock().unwrap();
     for target in plan.lanes.iter_mut().flat_map(|lane| &mut lane.targets) {
         let active = released[&target.target.to_string()].clone();

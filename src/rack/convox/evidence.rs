@@ -292,9 +292,7 @@ fn is_system(line: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::RackConfig;
-    use crate::names::RackName;
-    use crate::rack::Deliver;
-    use crate::rack::login::RackLogin;
+    use crate::rack::login::{self, RackLogin};
     use crate::secret::Secret;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
@@ -319,21 +317,8 @@ mod tests {
                 });
             }
         });
-        let config = RackConfig {
-            name: RackName::new("prod").unwrap(),
-            place: crate::yaml::Place::default(),
-            host: None,
-            password: None,
-            after: Vec::new(),
-            protected: false,
-            registry_cache: false,
-            deliver: Deliver::Auto,
-            env: "prod".to_owned(),
-            ca_file: None,
-            poll: Duration::from_millis(20),
-            // What ends the waiting is not the limit of one answer.
-            answer: Duration::from_secs(3600),
-        };
+        // What ends the waiting is not the limit of one answer.
+        let config = RackConfig { answer: Duration::from_secs(3600), ..login::tests::rack("prod", None, None) };
         let password = Secret::new("evidence-password");
         let login = RackLogin { url, user: "convox".to_owned(), password, relayed: None, source: "the test".to_owned() };
         Convox::new(&config, login, Duration::from_millis(20)).unwrap()
