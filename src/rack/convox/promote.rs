@@ -160,13 +160,10 @@ impl Convox {
             if status == AppStatus::Running {
                 return Ok(found);
             }
-            let word = status.word().to_owned();
-            if matches!(word.as_str(), "failed" | "deleting") {
-                let message =
-                    format!("the app is `{word}`; bring it to `running` first (`convox apps info -a {app} --rack {}`)", self.name);
-                let what = format!("a promote of app `{app}`");
-                return Err(RackError::Refused { rack: self.name.clone(), what, status: 403, message });
+            if is_broken(&status) {
+                return Err(self.broken(&format!("a promote of app `{app}`"), app, &status));
             }
+            let word = status.word().to_owned();
             let updating = RackError::Updating { rack: self.name.clone(), app: app.to_owned(), status: word.clone() };
             if last.replace(word.clone()) != Some(word.clone()) {
                 progress.rack_status(word, found.release());
@@ -179,9 +176,7 @@ impl Convox {
             }
         }
     }
-}
 
-impl Convox {
     /// The error of who finds an app in a state that it does not leave by itself.
     pub(super) fn broken(&self, what: &str, app: &str, status: &AppStatus) -> RackError {
         let (word, rack) = (status.word(), self.name.clone());
