@@ -3,7 +3,7 @@
 use super::evidence::{Section, sections};
 use super::live::Live;
 use super::state::{RunState, TargetState};
-use super::text::took;
+use super::text::{clean, took};
 use crate::event::{FailureClass, Stage, StepOutcome, TargetOutcome};
 use crate::names::{AppName, RackName};
 
@@ -49,6 +49,17 @@ impl Failure {
             (Some(_), Some(stage)) => format!("failed in {}", stage.name()),
             (Some(class), None) => format!("failed: {}", class.name()),
         }
+    }
+
+    /// All that is known of it, line by line: the message, what the rack said, and each section below its title.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.message.lines().chain(self.evidence.iter().map(String::as_str)).map(clean).collect();
+        for section in &self.sections {
+            lines.push(format!("{}:", clean(&section.title)));
+            lines.extend(section.lines.iter().map(|line| format!("  {}", clean(line))));
+        }
+        lines
     }
 
     /// True when a guard asks for a decision that its hint has the command for: the same command again would be refused again.

@@ -7,7 +7,7 @@ use super::Sink;
 use super::failures::{Failure, failures, go_on};
 use super::state::{RunState, TargetState};
 use super::summary::{live_words, outcome_word, why};
-use super::text::{clean, clip, count, took};
+use super::text::{clean, clean_lines, clip, count, took};
 use crate::event::{Event, TargetOutcome};
 use crate::names::{AppName, Target};
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ pub fn annotations(state: &RunState) -> String {
         }
     }
     let line = |failure: &Failure| {
-        let message = failure.message.lines().map(clean).collect::<Vec<_>>().join("\n");
+        let message = clean_lines(&failure.message);
         let title = escape_property(&format!("{} {}", failure.subject(), failure.what()));
         format!("::error title={title}::{}\n", escape_data(&format!("{message}\nnext: {}", failure.hint)))
     };
@@ -174,12 +174,7 @@ pub fn markdown(state: &RunState) -> String {
 }
 
 fn failure_section(failure: &Failure) -> String {
-    let mut quoted: Vec<String> = failure.message.lines().chain(failure.evidence.iter().map(String::as_str)).map(clean).collect();
-    for section in &failure.sections {
-        quoted.push(format!("{}:", clean(&section.title)));
-        quoted.extend(section.lines.iter().map(|line| format!("  {}", clean(line))));
-    }
-    let (subject, what, quoted) = (escape_markdown(&failure.subject()), failure.what(), fenced(&clip(&quoted.join("\n"), 8000)));
+    let (subject, what, quoted) = (escape_markdown(&failure.subject()), failure.what(), fenced(&clip(&failure.lines().join("\n"), 8000)));
     format!("**{subject} {what}**\n\n{quoted}\n\nNext: {}\n\n", escape_markdown(&failure.hint))
 }
 

@@ -7,7 +7,7 @@ use super::Sink;
 use super::failures::{failures, go_on};
 use super::live::Live;
 use super::state::{RunState, TargetState};
-use super::summary::{outcome_word, why};
+use super::summary::{outcome_name, why};
 use crate::event::{Event, FORMAT_VERSION, StepOutcome, TargetOutcome};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -183,8 +183,6 @@ fn target_rows(state: &RunState) -> Vec<TargetRow> {
             Live::Nothing => (None, "nothing"),
             Live::Unknown | Live::Undecided => (None, "unknown"),
         };
-        // The word without its parentheses: class and blocker have fields of their own.
-        let outcome = outcome_word(known, state.finished.is_some());
         TargetRow {
             app: target.app.to_string(),
             rack: target.rack.to_string(),
@@ -192,7 +190,7 @@ fn target_rows(state: &RunState) -> Vec<TargetRow> {
             reasons: known.reasons.clone(),
             base: known.base.as_ref().map(ToString::to_string),
             base_source: known.base_source.clone(),
-            outcome: outcome.split('(').next().unwrap_or_default().to_owned(),
+            outcome: outcome_name(known, state.finished.is_some()),
             class,
             stage,
             why: why(known),

@@ -142,11 +142,7 @@ fn verdict(target: &Target, known: &TargetState, told: &[Failure]) -> Verdict {
 
 /// Everything known of a failure, in lines.
 fn body(failure: &Failure) -> String {
-    let mut lines: Vec<String> = failure.message.lines().chain(failure.evidence.iter().map(String::as_str)).map(str::to_owned).collect();
-    for section in &failure.sections {
-        lines.push(format!("{}:", section.title));
-        lines.extend(section.lines.iter().map(|line| format!("  {line}")));
-    }
+    let mut lines = failure.lines();
     lines.push(format!("next: {}", failure.hint));
     lines.join("\n")
 }

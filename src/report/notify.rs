@@ -6,7 +6,7 @@
 use super::Sink;
 use super::failures::failures;
 use super::state::{RunState, TargetState};
-use super::summary::{outcome_word, why};
+use super::summary::{outcome_name, why};
 use super::text::{clean, clip, count, took};
 use crate::event::{Event, EventKind, FORMAT_VERSION, TargetOutcome};
 use crate::names::{RackName, Target};
@@ -104,13 +104,11 @@ pub fn message(wish: &Wish, state: &RunState, last: bool) -> Option<Value> {
 fn program(state: &RunState, targets: &[(&Target, &TargetState)], last: bool) -> Value {
     let run = state.run.as_ref();
     let row = |(target, known): &(&Target, &TargetState)| {
-        // The word without its parentheses, as the report has it.
-        let outcome = outcome_word(known, state.finished.is_some());
         json!({
             "app": target.app,
             "rack": target.rack,
             "verdict": known.verdict,
-            "outcome": last.then(|| outcome.split('(').next().unwrap_or_default()),
+            "outcome": last.then(|| outcome_name(known, state.finished.is_some())),
             "why": why(known),
             "release": known.staged.as_ref().map(|(_, release)| release),
         })

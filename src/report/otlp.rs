@@ -5,7 +5,7 @@
 //! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>.
 
 use super::state::{RunState, StepState};
-use super::text::clean;
+use super::text::{clean, clean_lines};
 use super::trace::{build_steps, details, length, spent};
 use crate::event::{Step, StepOutcome};
 use serde_json::{Value, json};
@@ -130,7 +130,7 @@ impl Spans<'_> {
             made["parentSpanId"] = parent.into();
         }
         if let Some(wrong) = wrong {
-            made["status"] = json!({ "code": FAILED, "message": wrong.lines().map(clean).collect::<Vec<_>>().join("\n") });
+            made["status"] = json!({ "code": FAILED, "message": clean_lines(&wrong) });
         }
         self.all.push(made);
         span

@@ -39,8 +39,9 @@ pub fn render(state: &RunState, options: &Options) -> String {
     let mut lines = Vec::new();
     let failed = failures(state);
     let quiet = is_quiet(state);
+    let folded = folded(state, options);
     if !quiet {
-        targets(state, options, &mut lines);
+        targets(state, options, &folded, &mut lines);
         images(state, &mut lines);
     }
     for failure in &failed {
@@ -51,7 +52,7 @@ pub fn render(state: &RunState, options: &Options) -> String {
         && state.targets.values().any(|target| !matches!(target.outcome, None | Some(TargetOutcome::UpToDate)) || !target.left().is_empty())
     {
         lines.push(String::new());
-        live(state, options, &mut lines);
+        live(state, options, &folded, &mut lines);
     }
     notices(state, options, &mut lines);
     if !lines.is_empty() {
@@ -74,12 +75,11 @@ fn is_quiet(state: &RunState) -> bool {
     state.interrupted.is_none() && state.targets.values().all(idle) && state.images.values().all(|image| image.digest.is_none())
 }
 
-fn targets(state: &RunState, options: &Options, lines: &mut Vec<String>) {
+fn targets(state: &RunState, options: &Options, folded: &Folded, lines: &mut Vec<String>) {
     let all = state.targets_in_order();
-    let folded = folded(state, options);
     let mut rows = vec![["TARGET", "OUTCOME", "RELEASE", "TOOK", "WHY"].map(str::to_owned)];
     let mut moods = vec![Mood::Heading];
-    for (target, known) in all.iter().filter(|(_, known)| !is_folded(known, &folded)) {
+    for (target, known) in all.iter().filter(|(_, known)| !is_folded(known, folded)) {
         rows.push(row(target, known));
         moods.push(mood(known));
     }
@@ -97,7 +97,7 @@ fn targets(state: &RunState, options: &Options, lines: &mut Vec<String>) {
     }
     for (alike, number) in folded {
         let and = if rows.len() > 1 { "and " } else { "" };
-        let told = wrap(&format!("{and}{} {alike}", count(number, "target")), options.width);
+        let told = wrap(&format!("{and}{} {alike}", count(*number, "target")), options.width);
         lines.extend(told.iter().map(|line| options.paint.dim(line)));
     }
 }
@@ -113,7 +113,9 @@ fn alike(target: &TargetState) -> Option<String> {
 }
 
 /// What more targets than can be listed have in common, and how many they are.
-fn folded(state: &RunState, options: &Options) -> BTreeMap<String, usize> {
+type Folded = BTreeMap<String, usize>;
+
+fn folded(state: &RunState, options: &Options) -> Folded {
     let mut numbers = BTreeMap::new();
     for alike in state.targets.values().filter_map(alike) {
         *numbers.entry(alike).or_insert(0) += 1;
@@ -122,7 +124,7 @@ fn folded(state: &RunState, options: &Options) -> BTreeMap<String, usize> {
     numbers
 }
 
-fn is_folded(target: &TargetState, folded: &BTreeMap<String, usize>) -> bool {
+fn is_folded(target: &TargetState, folded: &Folded) -> bool {
     alike(target).is_some_and(|alike| folded.contains_key(&alike))
 }
 
@@ -153,6 +155,13 @@ pub fn outcome_word(target: &TargetState, finished: bool) -> String {
         Some(TargetOutcome::Blocked { .. }) => "blocked".to_owned(),
         outcome => outcome.as_ref().map_or_else(|| open.to_owned(), TargetOutcome::word),
     }
+}
+
+/// The same for programs: without what stands in parentheses behind it, which has fields of its own.
+#[must_use]
+pub fn outcome_name(target: &TargetState, finished: bool) -> String {
+    let word = outcome_word(target, finished);
+    word.split('(').next().unwrap_or_default().to_owned()
 }
 
 fn row(target: &Target, known: &TargetState) -> [String; 5] {
@@ -222,15 +231,14 @@ fn explain(failure: &Failure, options: &Options, lines: &mut Vec<String>) {
     }
 }
 
-fn live(state: &RunState, options: &Options, lines: &mut Vec<String>) {
-    let folded = folded(state, options);
+fn live(state: &RunState, options: &Options, folded: &Folded, lines: &mut Vec<String>) {
     let mut rows = Vec::new();
     let mut hidden = 0;
     for (target, known) in state.targets_in_order() {
         if known.outcome == Some(TargetOutcome::UpToDate) && known.left().is_empty() {
             continue;
         }
-        if is_folded(known, &folded) {
+        if is_folded(known, folded) {
             hidden += 1;
             continue;
         }
@@ -240,7 +248,8 @@ fn live(state: &RunState, options: &Options, lines: &mut Vec<String>) {
     lines.push(options.paint.strong("live now"));
     lines.extend(table(&rows, Some(options.width)));
     if hidden > 0 {
-        lines.push(options.paint.dim(&format!("  and what was, on {} not attempted", count(hidden, "target"))));
+        let and = if rows.is_empty() { "" } else { "and " };
+        lines.push(options.paint.dim(&format!("  {and}what was, on {} not attempted", count(hidden, "target"))));
     }
 }
 

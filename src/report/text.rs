@@ -77,6 +77,12 @@ pub fn clean(line: &str) -> String {
     if out.contains("##") { out.replace("##[", "# #[").replace("##vso[", "# #vso[") } else { out }
 }
 
+/// Text of several lines, each made safe by [`clean`].
+#[must_use]
+pub fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
 /// The first `width` characters, the last of them `…` when there were more.
 #[must_use]
 pub fn clip(text: &str, width: usize) -> String {

@@ -5,7 +5,7 @@
 //! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
 
 use super::state::{BuildStepState, RunState, StepState};
-use super::text::clean;
+use super::text::{clean, clean_lines};
 use crate::event::{Step, StepOutcome};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -57,7 +57,7 @@ pub(super) fn details(step: &Step, known: &StepState) -> Value {
     }
     if let Some(StepOutcome::Failed { class, message, .. }) = &known.outcome {
         args["class"] = json!(class.name());
-        args["message"] = json!(message.lines().map(clean).collect::<Vec<_>>().join("\n"));
+        args["message"] = json!(clean_lines(message));
     }
     args
 }

@@ -11,7 +11,7 @@ mod timeline;
 
 use super::failures::{failures, go_on};
 use super::state::RunState;
-use super::text::{clean, count, took};
+use super::text::{clean_lines, count, took};
 use crate::event::Event;
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
@@ -85,7 +85,7 @@ fn escape(text: &str) -> String {
 
 /// Escaped, with control characters gone and lines kept.
 fn safe(text: &str) -> String {
-    escape(&text.lines().map(clean).collect::<Vec<_>>().join("\n"))
+    escape(&clean_lines(text))
 }
 
 fn head(state: &RunState, page: &mut String) {
