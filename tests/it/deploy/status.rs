@@ -1,6 +1,7 @@
 //! `status`: what is live where, what waits for it, and racks that do not answer.
 
 use crate::support::repo::git;
+use crate::support::services::Port;
 use crate::support::sh;
 use crate::support::world::{Setup, World};
 use offbuild::sandbox::Version;
@@ -82,10 +83,8 @@ fn a_rack_that_says_nothing_costs_its_own_rows_only() {
     // It takes connections, and nobody ever reads from them.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}", listener.local_addr().unwrap());
-    let closed = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    };
+    let nobody = Port::hold();
+    let closed = format!("http://{}", nobody.host());
     for (host, why) in [(silent, "no answer within 5 seconds"), (closed, "Connection refused")] {
         let offbuild = world.offbuild().env("PRODUCTION_HOST", &host);
         let text = world.run_as(&offbuild, &["status"]).code(3).done.stdout;

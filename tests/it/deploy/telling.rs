@@ -1,6 +1,7 @@
 //! What a run tells: reports that are made again from its events to the byte, and webhooks.
 
 use crate::support::front::Head;
+use crate::support::services::Port;
 use crate::support::world::Setup;
 use offbuild::event::Event;
 use offbuild::journal::Journal;
@@ -116,7 +117,8 @@ fn webhooks_are_told_of_start_and_end_and_their_address_is_shown_nowhere() {
 fn a_webhook_that_is_gone_silent_or_not_set_fails_no_deploy() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}/never-answers", silent.local_addr().unwrap());
-    let gone = TcpListener::bind("127.0.0.1:0").map(|listener| format!("http://{}/is-gone", listener.local_addr().unwrap())).unwrap();
+    let nobody = Port::hold();
+    let gone = format!("http://{}/is-gone", nobody.host());
     let listeners = "- {url: '${GONE}', on: [start]}\n- {url: '${SILENT}'}\n- {url: '${SILENT}', on: [start]}\n- {url: '${UNSET}'}\n";
     let world = Setup::new(&["web"]).settings(&format!("notify:\n{listeners}")).start();
     let offbuild = world.offbuild().env("GONE", &gone).env("SILENT", &silent_url);
@@ -181,8 +183,8 @@ fn a_collector_is_sent_the_spans_of_a_run_and_no_log_its_key() {
     assert!(run.done.stderr.contains("web@staging | ***"), "{}", run.done.stderr);
     // Nobody there, and nobody asked for.
     world.hook("web", "before_release", "exit 0").repo.commit("a hook that works");
-    let gone = TcpListener::bind("127.0.0.1:0").map(|listener| listener.local_addr().unwrap().to_string()).unwrap();
-    let run = world.run_as(&traced(&gone), &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
+    let nobody = Port::hold();
+    let run = world.run_as(&traced(&nobody.host()), &["deploy"]).code(0).outcomes(&["web@staging deployed"]);
     let told = "warning: the run's trace could not be sent to the OpenTelemetry collector: error sending request";
     assert!(run.done.stderr.contains(told), "{}", run.done.stderr);
     let run = world.run(&["deploy"]).code(0);

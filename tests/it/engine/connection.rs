@@ -15,7 +15,8 @@ async fn an_engine_that_is_not_there_or_is_none_is_an_error_with_a_hint() {
     let at = |host: String| connect(vec![("DOCKER_HOST".to_owned(), host)], Logins::default()).unwrap();
     let gone = at(format!("unix://{}/no.sock", dir.path().display())).probe().await;
     assert!(matches!(&gone, Err(BuildError::Engine { message, hint: Some(_) }) if message.contains("cannot connect")), "{gone:?}");
-    let closed = at(format!("tcp://127.0.0.1:{}", free_port())).probe().await;
+    let nobody = Port::hold();
+    let closed = at(format!("tcp://{}", nobody.host())).probe().await;
     assert!(matches!(&closed, Err(BuildError::Engine { hint: Some(hint), .. }) if hint.contains("DOCKER_TLS_VERIFY")), "{closed:?}");
 
     // An engine that answers, and knows nothing of `/grpc`.

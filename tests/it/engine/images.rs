@@ -30,7 +30,8 @@ async fn a_push_needs_the_right_password_and_a_registry() {
     // Pushed again it is the same.
     assert_eq!(bench.docker.push(&repository, "v1", Some(&login(PASSWORD)), &told.progress, &never).await.unwrap(), digest);
 
-    let nobody = Repository::parse(&format!("127.0.0.1:{}/x", free_port())).unwrap();
+    let port = Port::hold();
+    let nobody = Repository::parse(&format!("{}/x", port.host())).unwrap();
     bench.docker.tag(id.as_str(), &nobody, "v1").await.unwrap();
     let refused = bench.docker.push(&nobody, "v1", None, &told.progress, &never).await;
     bench.docker.untag(&format!("{nobody}:v1")).await.unwrap();

@@ -1,7 +1,7 @@
 //! Builds, pushes and pulls on the real engine, through the same door the rest of the program uses.
 
 use crate::support::engine::Base;
-use crate::support::services::{PASSWORD, Registry as RealRegistry, USER, free_port};
+use crate::support::services::{PASSWORD, Port, Registry as RealRegistry, USER};
 use crate::support::{sh, unique};
 use offbuild::build::docker::{Docker, Env};
 use offbuild::build::{BuildError, Builder as _, ImageBuild, NamedContext, SecretSource, SshSource};

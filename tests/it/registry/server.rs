@@ -1,5 +1,6 @@
 //! Servers on loopback that end with the test.
 
+use crate::support::services::Port;
 use offbuild::names::Digest;
 use serde_json::json;
 use sha2::Digest as _;
@@ -10,34 +11,33 @@ use std::time::Duration;
 pub const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// A child process that ends with the value.
-pub struct Server(Child);
+/// A child process that ends with the value, and its port.
+pub struct Server {
+    process: Child,
+    _port: Port,
+}
 
 impl Server {
     /// Starts what `command` says for a free port and waits until it answers there.
-    pub async fn start(command: impl Fn(u16) -> Command) -> (Self, String) {
-        for _ in 0..5 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut command = command(port);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            let program = command.get_program().display().to_string();
-            let mut server = Self(command.spawn().unwrap_or_else(|error| panic!("cannot start `{program}`: {error}")));
-            // Somebody else may have taken the port meanwhile: then the server ends, and another port is tried.
-            while server.0.try_wait().unwrap().is_none() {
-                if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                    return (server, format!("127.0.0.1:{port}"));
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+    pub async fn start(command: impl FnOnce(u16) -> Command) -> (Self, String) {
+        let port = Port::hold();
+        let (host, mut command) = (port.host(), command(port.number));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let program = command.get_program().display().to_string();
+        let process = command.spawn().unwrap_or_else(|error| panic!("cannot start `{program}`: {error}"));
+        let mut server = Self { process, _port: port };
+        while tokio::net::TcpStream::connect(&host).await.is_err() {
+            assert!(server.process.try_wait().unwrap().is_none(), "`{program}` did not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("the server did not start on any of five ports");
+        (server, host)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ pub struct Registry {
     /// `127.0.0.1:PORT`.
     pub host: String,
     _process: Running,
+    _port: Port,
     dir: tempfile::TempDir,
 }
 
@@ -40,10 +41,11 @@ impl Registry {
         let user = |name: &str| super::sh(Command::new("htpasswd").args(["-Bbn", name, PASSWORD]));
         let htpasswd = format!("{}\n{}\n", user(USER).trim(), user(OTHER).trim());
         std::fs::write(dir.path().join("htpasswd"), htpasswd).unwrap();
-        let port = free_port();
+        let port = Port::hold();
+        let host = port.host();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {0}/data}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: '127.0.0.1:{port}'}}\nauth:\n  htpasswd: {{realm: r, path: {0}/htpasswd}}\n",
+             http: {{addr: '{host}'}}\nauth:\n  htpasswd: {{realm: r, path: {0}/htpasswd}}\n",
             dir.path().display()
         );
         std::fs::write(dir.path().join("config.yml"), config).unwrap();
@@ -56,10 +58,9 @@ impl Registry {
             .spawn()
             .expect("docker-registry is installed (tests/run.sh does it)");
         let process = Running(process);
-        await_port(port);
-        let host = format!("127.0.0.1:{port}");
+        await_port(port.number);
         login(home, &host, PASSWORD);
-        Self { host, _process: process, dir }
+        Self { host, _process: process, _port: port, dir }
     }
 
     /// Takes a tag away, which its API cannot: an image without any stays where it is.
@@ -81,9 +82,27 @@ pub fn login_as(home: &Path, host: &str, user: &str, password: &str) {
     std::fs::write(home.join(".docker/config.json"), format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"{auth}\"}}}}}}")).unwrap();
 }
 
-/// A port nobody listens on.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port of 127.0.0.1 that nobody listens on, and that the kernel gives to nobody else for as long as this lives. A program of the
+/// test's may still listen there, as servers say that they reuse addresses.
+pub struct Port {
+    /// Its number.
+    pub number: u16,
+    _held: tokio::net::TcpSocket,
+}
+
+impl Port {
+    /// Takes a free one.
+    pub fn hold() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self { number: socket.local_addr().unwrap().port(), _held: socket }
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.number)
+    }
 }
 
 /// Waits until something listens.

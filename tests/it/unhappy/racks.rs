@@ -1,13 +1,14 @@
 //! Racks that are down, busy, slow, forgetful, or refuse.
 
 use super::bench::Bench;
+use crate::support::services::Port;
 
 #[test]
 fn a_rack_that_is_down() {
     let mut bench = Bench::released();
-    let port = crate::support::services::free_port();
-    bench.set("STAGING_HOST", format!("http://127.0.0.1:{port}"));
-    bench.called(format!("127.0.0.1:{port}"), "DEAD");
+    let nobody = Port::hold();
+    bench.set("STAGING_HOST", format!("http://{}", nobody.host()));
+    bench.called(nobody.host(), "DEAD");
     insta::assert_snapshot!(bench.says(&["deploy"]), @r#"
     exit 3
     error: rack `staging` cannot be reached: tcp connect error: Connection refused (os error 111)
@@ -18,7 +19,8 @@ fn a_rack_that_is_down() {
 #[test]
 fn one_rack_of_two_that_is_down_keeps_nobody_else() {
     let mut bench = Bench::released();
-    let host = format!("127.0.0.1:{}", crate::support::services::free_port());
+    let nobody = Port::hold();
+    let host = nobody.host();
     let racks = format!(
         "racks: {{staging: {{host: \"${{STAGING_HOST}}\", password: \"${{STAGING_PASSWORD}}\", poll: 50ms}}, \
          gone: {{host: \"http://{host}\", password: x, poll: 50ms}}}}\ndefaults: {{racks: [staging, gone]}}"

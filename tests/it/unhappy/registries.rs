@@ -1,14 +1,14 @@
 //! Registries that are down, refuse, or break off.
 
 use super::bench::{Bench, wait_for};
-use crate::support::services::{Registry, login};
+use crate::support::services::{Port, Registry, login};
 
 #[test]
 fn a_registry_that_is_down() {
     let mut bench = Bench::built();
-    let host = format!("127.0.0.1:{}", crate::support::services::free_port());
-    bench.set("REGISTRY_HOST", &host);
-    bench.called(host, "DEAD");
+    let nobody = Port::hold();
+    bench.set("REGISTRY_HOST", nobody.host());
+    bench.called(nobody.host(), "DEAD");
     insta::assert_snapshot!(bench.says(&["deploy"]), @r#"
     exit 3
     error: registry `DEAD` cannot be reached: tcp connect error: Connection refused (os error 111)
