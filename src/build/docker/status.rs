@@ -90,7 +90,8 @@ impl Steps {
         if failed && let Some(from) = step.name.strip_prefix("importing cache manifest from ") {
             // BuildKit goes on without the cache, so this is no failure of the build.
             self.progress.build_step(step.name.as_str(), false, took, done, None);
-            let why = vertex.error.strip_prefix(from).and_then(|why| why.strip_prefix(": ")).unwrap_or(&vertex.error);
+            // Newer engines put words before the reference, and the same words after it.
+            let why = vertex.error.split_once(&format!("{from}: ")).map_or(vertex.error.as_str(), |(_, why)| why);
             self.progress.notice(match why {
                 // As it is for each image's first build.
                 "not found" => format!("there is no cache at `{from}` yet"),
@@ -260,10 +261,13 @@ mod tests {
     fn what_buildkit_keeps_to_itself_is_a_notice() {
         let (lines, failed) = told(vec![
             vertex("b", "importing cache manifest from r/web:first", Some((1, Some(1))), "r/web:first: not found"),
+            vertex("n", "importing cache manifest from r/web:n", Some((1, Some(1))), "failed to configure x importer: r/web:n: not found"),
             vertex("c", "importing cache manifest from r/web:latest", Some((1, Some(1))), "connection refused"),
             log("d", 1, "x\n[output clipped, log limit 200KiB/s reached]\n"),
         ]);
-        assert!(lines.contains(&"notice there is no cache at `r/web:first` yet".to_owned()), "{lines:?}");
+        for first in ["r/web:first", "r/web:n"] {
+            assert!(lines.contains(&format!("notice there is no cache at `{first}` yet")), "{lines:?}");
+        }
         assert!(
             lines.contains(&"notice the build goes on without the cache at `r/web:latest`: connection refused".to_owned()),
             "{lines:?}"

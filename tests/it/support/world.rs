@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// How long a test waits for what must come: not for a measurement, only so that it ends.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What an image's manifest may be: the engine pushes Docker's kind, or OCI's from a containerd image store.
+const ACCEPT: &str = "Accept: application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json";
+
 /// What a world is to have.
 pub struct Setup {
     racks: Vec<(String, Version)>,
@@ -314,26 +317,24 @@ impl World {
 
     /// The digest of an image's tag in the real registry.
     pub fn digest(&self, app: &str, tag: &str) -> String {
-        let args = ["-f", "-I", "-H", "Accept: application/vnd.docker.distribution.manifest.v2+json"];
-        let head = self.registry_call(&args, &format!("{app}/manifests/{tag}"));
+        let head = self.registry_call(&["-f", "-I", "-H", ACCEPT], &format!("{app}/manifests/{tag}"));
         let line = head.lines().find(|line| line.to_lowercase().starts_with("docker-content-digest:")).unwrap();
         line.split_once(':').unwrap().1.trim().to_owned()
     }
 
     /// The configuration of a tag's image in the real registry.
     pub fn image_config(&self, app: &str, tag: &str) -> serde_json::Value {
-        let accept = "Accept: application/vnd.docker.distribution.manifest.v2+json";
         let manifest: serde_json::Value =
-            serde_json::from_str(&self.registry_call(&["-f", "-H", accept], &format!("{app}/manifests/{tag}"))).unwrap();
+            serde_json::from_str(&self.registry_call(&["-f", "-H", ACCEPT], &format!("{app}/manifests/{tag}"))).unwrap();
         let config = manifest["config"]["digest"].as_str().unwrap();
         serde_json::from_str(&self.registry_call(&["-f", "-L"], &format!("{app}/blobs/{config}"))).unwrap()
     }
 
     /// Makes a tag of the real registry point to another tag's image.
     pub fn move_tag(&self, app: &str, from: &str, to: &str) {
-        let accept = "application/vnd.docker.distribution.manifest.v2+json";
-        let manifest = self.registry_call(&["-f", "-H", &format!("Accept: {accept}")], &format!("{app}/manifests/{from}"));
-        let args = ["-f", "-X", "PUT", "-H", &format!("Content-Type: {accept}"), "--data-binary", &manifest];
+        let manifest = self.registry_call(&["-f", "-H", ACCEPT], &format!("{app}/manifests/{from}"));
+        let media = serde_json::from_str::<serde_json::Value>(&manifest).unwrap()["mediaType"].as_str().unwrap().to_owned();
+        let args = ["-f", "-X", "PUT", "-H", &format!("Content-Type: {media}"), "--data-binary", &manifest];
         self.registry_call(&args, &format!("{app}/manifests/{to}"));
     }
 
