@@ -161,10 +161,10 @@ impl Watch<'_> {
             }
             let look = match self.rack.app(self.app).await {
                 Ok(app) => Look { status: app.status(), active: app.release() },
-                Err(RackError::Unreachable { message, .. }) => {
-                    // It may be updating itself, and the roll goes on without its API.
+                // It may be updating itself, or have too much to do: the roll goes on without its API, and looking harms nothing.
+                Err(error) if may_pass(&error) => {
                     if !std::mem::replace(&mut unread, true) {
-                        self.progress.notice(format!("rack `{}` does not answer, waiting on: {message}", self.rack.name));
+                        self.progress.notice(format!("{error}; looking on until the rack says what became of the promote"));
                     }
                     continue;
                 }
@@ -231,6 +231,15 @@ impl Watch<'_> {
 
     fn unknown(&self, error: &RackError) -> RackError {
         RackError::Unknown { rack: self.rack.name.clone(), what: self.what(), message: format!("it was sent, and then: {error}") }
+    }
+}
+
+/// False for what no later look changes: the login, the app that is gone, a call the rack does not know.
+fn may_pass(error: &RackError) -> bool {
+    match error {
+        RackError::Unreachable { .. } | RackError::Unknown { .. } => true,
+        RackError::Refused { status, .. } => *status >= 500,
+        _ => false,
     }
 }
 

@@ -198,6 +198,21 @@ async fn a_lost_answer_to_a_promote_is_looked_after_before_it_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_rack_that_stumbles_while_a_promote_is_under_way_is_looked_at_on() {
+    for stumble in [Reply::Text(500, "RequestError: send request failed\n"), Reply::Text(503, ""), Reply::Cut] {
+        let looks = [app("updating", "ROLD")].into_iter().chain(vec![stumble; 8]).chain([app("running", "RNEW")]);
+        let server = v2().on(PROMOTE, [Reply::Text(200, "ok\n")]).after(PROMOTE, APP, looks).serve().await;
+        let (ended, notices) = promote(&server).await;
+        assert_eq!(ended.unwrap(), Promoted::Live);
+        assert!(notices.iter().any(|line| line.contains("; looking on until the rack says")), "{notices:?}");
+    }
+    // What no waiting cures is the end of it.
+    let server = v2().on(PROMOTE, [Reply::Text(200, "ok\n")]).after(PROMOTE, APP, [Reply::Text(401, "")]).serve().await;
+    let error = promote(&server).await.0.unwrap_err();
+    assert!(matches!(&error, RackError::Unknown { message, .. } if message.contains("refused the login")), "{error}");
+}
+
+#[tokio::test]
 async fn a_promote_that_is_live_already_is_not_an_error() {
     // The rack refuses to update what is up to date: ours became live between two looks.
     let refusal = Reply::Text(500, "ValidationError: No updates are to be performed.\n\tstatus code: 400, request id: 1\n");

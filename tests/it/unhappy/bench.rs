@@ -212,6 +212,8 @@ fn named(text: &str) -> String {
         (r"(?s)critical\spath:\s.*?longest\sin\sit:\s.*?,\sTIME\n", ""),
         // A sign of life of a run that was slow.
         (r"(?m)^still running: .*\n", ""),
+        // What an engine that keeps its images in containerd says before a refused login.
+        ("push access denied, repository does not exist or may require authorization: authorization failed: ", ""),
         // The columns of the summary are as wide as what stands in them.
         (r"(?m)^( *web@[a-z]+|TARGET)  +", "$1  "),
         (r"(?m)^( *web@[a-z]+|TARGET)  (\S+)  +", "$1  $2  "),
