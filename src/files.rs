@@ -84,6 +84,12 @@ impl OnDisk {
         Self { root: root.into() }
     }
 
+    /// True when just this is at a path itself: a link, which is of kind `Other` here, is not what it leads to.
+    #[must_use]
+    pub fn has(&self, path: &RepoPath, kind: Option<Kind>) -> bool {
+        kind_of(std::fs::symlink_metadata(path.under(&self.root))).is_ok_and(|found| found == kind)
+    }
+
     /// Where the link at a path leads, as it is written; `None` when there is no link.
     #[must_use]
     pub fn link(&self, path: &RepoPath) -> Option<Vec<u8>> {
@@ -91,15 +97,19 @@ impl OnDisk {
     }
 }
 
+fn kind_of(found: io::Result<std::fs::Metadata>) -> io::Result<Option<Kind>> {
+    match found {
+        Ok(meta) if meta.is_dir() => Ok(Some(Kind::Dir)),
+        Ok(meta) if meta.is_file() => Ok(Some(Kind::File { executable: meta.permissions().mode() & 0o111 != 0 })),
+        Ok(_) => Ok(Some(Kind::Other)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Files for OnDisk {
     fn kind(&self, path: &RepoPath) -> io::Result<Option<Kind>> {
-        match std::fs::metadata(path.under(&self.root)) {
-            Ok(meta) if meta.is_dir() => Ok(Some(Kind::Dir)),
-            Ok(meta) if meta.is_file() => Ok(Some(Kind::File { executable: meta.permissions().mode() & 0o111 != 0 })),
-            Ok(_) => Ok(Some(Kind::Other)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
-        }
+        kind_of(std::fs::metadata(path.under(&self.root)))
     }
 
     fn is_link(&self, path: &RepoPath) -> bool {

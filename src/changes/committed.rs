@@ -229,11 +229,9 @@ impl Asked {
     #[must_use]
     pub fn is_on(&self, disk: &OnDisk) -> bool {
         let same = |(path, seen): (&RepoPath, &Seen)| match seen {
-            Seen::Nothing => matches!(disk.kind(path), Ok(None)) && !disk.is_link(path),
-            Seen::Dir => matches!(disk.kind(path), Ok(Some(Kind::Dir))) && !disk.is_link(path),
-            Seen::File { executable } => {
-                !disk.is_link(path) && matches!(disk.kind(path), Ok(Some(Kind::File { executable: now })) if now == *executable)
-            }
+            Seen::Nothing => disk.has(path, None),
+            Seen::Dir => disk.has(path, Some(Kind::Dir)),
+            Seen::File { executable } => disk.has(path, Some(Kind::File { executable: *executable })),
             Seen::Link(known) => disk.link(path).is_some_and(|target| digest(&target) == *known),
             Seen::Content(known) => !disk.is_link(path) && disk.read(path).is_ok_and(|content| digest(&content) == *known),
         };
