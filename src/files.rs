@@ -37,8 +37,8 @@ pub trait Files: Send + Sync {
     /// What is at a path, links followed; `None` when there is nothing.
     fn kind(&self, path: &RepoPath) -> io::Result<Option<Kind>>;
 
-    /// True when a link is at the path itself.
-    fn is_link(&self, path: &RepoPath) -> bool;
+    /// Where the link at a path leads, as it is written; `None` when there is no link.
+    fn link(&self, path: &RepoPath) -> Option<Vec<u8>>;
 
     /// What a file holds, links followed.
     fn read(&self, path: &RepoPath) -> io::Result<Vec<u8>>;
@@ -47,7 +47,33 @@ pub trait Files: Send + Sync {
     fn list(&self, dir: &RepoPath) -> io::Result<Vec<Listed>>;
 }
 
+/// As many links as the kernel follows.
+pub(crate) const MOST_LINKS: usize = 40;
+
 impl dyn Files + '_ {
+    /// True when a link is at the path itself.
+    #[must_use]
+    pub fn is_link(&self, path: &RepoPath) -> bool {
+        self.link(path).is_some()
+    }
+
+    /// The paths that `path` is taken for as the links on its way are followed, one after the other, as long as they stay
+    /// in the repository. What is there need not exist.
+    #[must_use]
+    pub fn through_links(&self, path: &RepoPath) -> Vec<RepoPath> {
+        let after_first = |path: &RepoPath| {
+            let ends = path.as_bytes().iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+            ends.chain([path.as_bytes().len()]).find_map(|end| {
+                let (link, rest) = path.as_bytes().split_at(end);
+                let link = RepoPath::from_git(link);
+                let target = String::from_utf8(self.link(&link)?).ok()?;
+                let full = [link.parent().join(&target)?.as_bytes(), rest].concat();
+                Some(RepoPath::from_git(full.strip_prefix(b"/").unwrap_or(&full)))
+            })
+        };
+        std::iter::successors(after_first(path), after_first).take(MOST_LINKS).collect()
+    }
+
     /// A file's text.
     pub fn text(&self, path: &RepoPath) -> io::Result<String> {
         String::from_utf8(self.read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
@@ -89,12 +115,6 @@ impl OnDisk {
     pub fn has(&self, path: &RepoPath, kind: Option<Kind>) -> bool {
         kind_of(std::fs::symlink_metadata(path.under(&self.root))).is_ok_and(|found| found == kind)
     }
-
-    /// Where the link at a path leads, as it is written; `None` when there is no link.
-    #[must_use]
-    pub fn link(&self, path: &RepoPath) -> Option<Vec<u8>> {
-        std::fs::read_link(path.under(&self.root)).ok().map(|target| target.into_os_string().into_vec())
-    }
 }
 
 fn kind_of(found: io::Result<std::fs::Metadata>) -> io::Result<Option<Kind>> {
@@ -112,8 +132,8 @@ impl Files for OnDisk {
         kind_of(std::fs::metadata(path.under(&self.root)))
     }
 
-    fn is_link(&self, path: &RepoPath) -> bool {
-        path.under(&self.root).is_symlink()
+    fn link(&self, path: &RepoPath) -> Option<Vec<u8>> {
+        std::fs::read_link(path.under(&self.root)).ok().map(|target| target.into_os_string().into_vec())
     }
 
     fn read(&self, path: &RepoPath) -> io::Result<Vec<u8>> {

@@ -4,7 +4,7 @@
 //! as long as nothing differs there that was asked for.
 
 use super::{Change, History};
-use crate::files::{Files, Kind, Listed, OnDisk};
+use crate::files::{Files, Kind, Listed, MOST_LINKS, OnDisk};
 use crate::names::{CommitId, RepoPath};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -18,9 +18,6 @@ const FORMAT: u32 = 0o170_000;
 const DIR: u32 = 0o040_000;
 const LINK: u32 = 0o120_000;
 const SUBMODULE: u32 = 0o160_000;
-
-/// As many as the kernel follows.
-const MOST_LINKS: usize = 40;
 
 /// A commit's files.
 pub struct InCommit {
@@ -166,8 +163,9 @@ impl Files for InCommit {
         }))
     }
 
-    fn is_link(&self, path: &RepoPath) -> bool {
-        matches!(self.find(path, false, 0), Ok(Some((_, node))) if node.mode & FORMAT == LINK)
+    fn link(&self, path: &RepoPath) -> Option<Vec<u8>> {
+        let (_, node) = self.find(path, false, 0).ok()?.filter(|(_, node)| node.mode & FORMAT == LINK)?;
+        self.history.blob(&node.id).ok()
     }
 
     fn read(&self, path: &RepoPath) -> io::Result<Vec<u8>> {
@@ -233,7 +231,7 @@ impl Asked {
             Seen::Dir => disk.has(path, Some(Kind::Dir)),
             Seen::File { executable } => disk.has(path, Some(Kind::File { executable: *executable })),
             Seen::Link(known) => disk.link(path).is_some_and(|target| digest(&target) == *known),
-            Seen::Content(known) => !disk.is_link(path) && disk.read(path).is_ok_and(|content| digest(&content) == *known),
+            Seen::Content(known) => disk.link(path).is_none() && disk.read(path).is_ok_and(|content| digest(&content) == *known),
         };
         self.seen.par_iter().all(same)
     }

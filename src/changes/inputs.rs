@@ -5,7 +5,9 @@
 //! 3. [`Matcher::affected`] looks every changed path up, directory by directory from the root, and applies the ignore rules
 //!    only to what was found: the work grows with the changes and their depth, not with the number of apps.
 //!
-//! Paths are bytes. Nothing here reads a disk or a repository.
+//! Git tells of a link only where it leads. So a path that is found through links is an input where it really is, too.
+//!
+//! Paths are bytes. Nothing here reads a disk or a repository; where links lead, [`Links`] tells.
 
 use super::Rule;
 use crate::build::dockerignore::DockerIgnore;
@@ -136,6 +138,9 @@ pub(super) fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::once(&path[..0]).chain(inner).chain(whole)
 }
 
+/// The paths that a path is taken for as the links on its way are followed, one after the other.
+pub type Links<'a> = dyn Fn(&RepoPath) -> Vec<RepoPath> + Sync + 'a;
+
 /// One rule that makes paths an input.
 #[derive(Debug, Clone)]
 pub struct InputRule {
@@ -208,9 +213,10 @@ pub struct Shared {
 
 impl Shared {
     /// Reads the patterns of a configuration.
-    pub fn of(config: &Config) -> Result<Arc<Self>> {
-        let global = config.global.iter().map(|pattern| input("global", pattern, &[])).collect::<Result<_>>()?;
-        Ok(Arc::new(Self { global, ignore: Ignores::new(&config.ignore)?, file: config.file.clone() }))
+    pub fn of(config: &Config, links: &Links<'_>) -> Result<Arc<Self>> {
+        let mut rules = Rules { whole: Vec::new(), links, found: Vec::new() };
+        config.global.iter().try_for_each(|pattern| rules.pattern("global", pattern, &[]))?;
+        Ok(Arc::new(Self { global: rules.found, ignore: Ignores::new(&config.ignore)?, file: config.file.clone() }))
     }
 }
 
@@ -250,9 +256,18 @@ impl Inputs {
 ///
 /// `reads` holds, by service, what its Dockerfile reads from outside the app's directory (with [`Precision::Context`]: from
 /// anywhere). A built service that is not in it widens to its whole context, never narrows.
-pub fn inputs_of(app: &App, shared: &Arc<Shared>, manifest: Option<&Manifest>, reads: &BTreeMap<ServiceName, Vec<Read>>) -> Result<Inputs> {
-    let mut rules = Rules { whole: (app.precision == Precision::Directory).then(|| app.dir.clone()), found: Vec::new() };
-    rules.found.extend(rules.whole.clone().map(|dir| path_rule("directory", dir, Some(app.place.clone()))));
+pub fn inputs_of(
+    app: &App,
+    shared: &Arc<Shared>,
+    manifest: Option<&Manifest>,
+    reads: &BTreeMap<ServiceName, Vec<Read>>,
+    links: &Links<'_>,
+) -> Result<Inputs> {
+    let mut rules = Rules { whole: Vec::new(), links, found: Vec::new() };
+    if app.precision == Precision::Directory {
+        rules.path("directory", Some(app.dir.clone()), &app.place);
+        rules.whole = std::iter::once(app.dir.clone()).chain(links(&app.dir)).collect();
+    }
     let manifest_path = manifest.map(|manifest| manifest.path.clone()).or_else(|| app.dir.join(&app.manifest));
     rules.path("manifest", manifest_path, &app.place);
     for file in manifest.into_iter().flat_map(|manifest| &manifest.files) {
@@ -276,49 +291,75 @@ pub fn inputs_of(app: &App, shared: &Arc<Shared>, manifest: Option<&Manifest>, r
         }
     }
     for used in &app.uses {
-        rules.found.push(input("uses", &used.pattern, &used.through)?);
+        rules.pattern("uses", &used.pattern, &used.through)?;
     }
     Ok(Inputs { app: app.name.clone(), rules: rules.found, ignore: Arc::new(Ignores::new(&app.ignore)?), shared: shared.clone() })
 }
 
 /// Rules as they are found, without those that the app's whole directory covers.
-struct Rules {
-    whole: Option<RepoPath>,
+struct Rules<'a> {
+    whole: Vec<RepoPath>,
+    links: &'a Links<'a>,
     found: Vec<InputRule>,
 }
 
-impl Rules {
+impl Rules<'_> {
     /// A path outside the repository is not git's business, and none of ours.
     fn path(&mut self, kind: &'static str, path: Option<RepoPath>, place: &Place) {
         let Some(path) = path else { return };
-        let known = |rule: &InputRule| rule.rule.kind == kind && matches!(&rule.reach, Reach::Path(known) if *known == path);
-        if !self.covers(&path) && !self.found.iter().any(known) {
-            self.found.push(path_rule(kind, path, Some(place.clone())));
-        }
+        let rule = Rule { kind, matches: path.to_string(), place: Some(place.clone()), through: Vec::new() };
+        self.one(path.clone(), &rule);
+        self.linked(&path, &rule);
     }
 
     fn read(&mut self, read: &Read) {
         let rule = Rule { kind: "dockerfile", matches: read.text.clone(), place: Some(read.place.clone()), through: Vec::new() };
         // Two contexts may hide different parts of one path: then both rules stand.
         let known = |known: &InputRule| known.rule == rule && known.unseen.is_none();
-        if !self.covers(&read.reach.start()) && !self.found.iter().any(known) {
-            self.found.push(InputRule { reach: read.reach.clone(), rule, unseen: read.unseen.clone() });
+        let start = read.reach.start();
+        if !self.covers(&start) && !self.found.iter().any(known) {
+            self.found.push(InputRule { reach: read.reach.clone(), rule: rule.clone(), unseen: read.unseen.clone() });
+        }
+        self.linked(&start, &rule);
+    }
+
+    fn pattern(&mut self, kind: &'static str, pattern: &Pattern, through: &[String]) -> Result<()> {
+        let rule = input(kind, pattern, through)?;
+        self.found.push(rule.clone());
+        self.linked(&rule.reach.start(), &rule.rule);
+        Ok(())
+    }
+
+    /// A rule for where each link on the way to `path` leads.
+    fn linked(&mut self, path: &RepoPath, rule: &Rule) {
+        for target in (self.links)(path) {
+            let through = rule.through.iter().cloned().chain([path.to_string()]).collect();
+            self.one(target.clone(), &Rule { matches: target.to_string(), through, ..rule.clone() });
+        }
+    }
+
+    fn one(&mut self, path: RepoPath, rule: &Rule) {
+        let known = |known: &InputRule| known.rule.kind == rule.kind && matches!(&known.reach, Reach::Path(known) if *known == path);
+        if !self.covers(&path) && !self.found.iter().any(known) {
+            self.found.push(InputRule { reach: Reach::Path(path), rule: rule.clone(), unseen: None });
         }
     }
 
     fn covers(&self, path: &RepoPath) -> bool {
-        self.whole.as_ref().is_some_and(|dir| path.is_in(dir))
+        self.whole.iter().any(|dir| path.is_in(dir))
     }
 }
 
-fn hook_rules(app: &App, hook: &HookConfig, rules: &mut Rules) {
+fn hook_rules(app: &App, hook: &HookConfig, rules: &mut Rules<'_>) {
     match hook {
         HookConfig::File { path, .. } => {
             let Some(file) = app.dir.join(path) else { return };
             // A hook sources its neighbours; the app's own directory would be all of it, though.
             let dir = file.parent();
-            let whole = if dir.is_in(&app.dir) && dir != app.dir { dir } else { file };
+            let whole = if dir.is_in(&app.dir) && dir != app.dir { dir } else { file.clone() };
             rules.path("hook", Some(whole), &app.place);
+            // The file may be a link out of that directory.
+            rules.linked(&file, &Rule { kind: "hook", matches: file.to_string(), place: Some(app.place.clone()), through: Vec::new() });
         }
         // Commands run in the app's directory: an argument that is a path from there may be a script.
         HookConfig::Command(words) => {
@@ -334,11 +375,6 @@ pub(super) fn sibling(dockerfile: &RepoPath) -> Option<RepoPath> {
     let mut bytes = dockerfile.as_bytes().to_vec();
     bytes.extend_from_slice(b".dockerignore");
     Some(RepoPath::from_git(bytes))
-}
-
-fn path_rule(kind: &'static str, path: RepoPath, place: Option<Place>) -> InputRule {
-    let rule = Rule { kind, matches: path.to_string(), place, through: Vec::new() };
-    InputRule { reach: Reach::Path(path), rule, unseen: None }
 }
 
 pub(super) fn input(kind: &'static str, pattern: &Pattern, through: &[String]) -> Result<InputRule> {

@@ -127,7 +127,7 @@ mod tests {
         std::fs::write(root.path().join(".dockerignore"), ignore).unwrap();
         let manifest = manifest("", "Dockerfile", &[]);
         let reads = reads_of(&manifest, &OnDisk::new(root.path()));
-        let inputs = inputs_of(&app(), &Arc::new(Shared::default()), Some(&manifest), &reads).unwrap();
+        let inputs = inputs_of(&app(), &Arc::new(Shared::default()), Some(&manifest), &reads, &|_| Vec::new()).unwrap();
         asked.iter().filter(|path| inputs.contain(&RepoPath::from(**path))).map(|path| (*path).to_owned()).collect()
     }
 

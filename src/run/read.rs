@@ -101,10 +101,11 @@ pub(super) fn apps_and_problems(world: &World) -> Vec<(Found, Vec<Problem>)> {
 
 /// The inputs of every app.
 pub(super) fn inputs(world: &World, found: &[Found]) -> Result<Vec<Inputs>> {
-    let shared = Shared::of(&world.config)?;
+    let links = |path: &RepoPath| world.files.through_links(path);
+    let shared = Shared::of(&world.config, &links)?;
     let inputs = |found: &Found| {
         let reads = found.manifest.as_deref().map(|manifest| reads_of(manifest, &*world.files)).unwrap_or_default();
-        inputs_of(&found.app, &shared, found.manifest.as_deref(), &reads)
+        inputs_of(&found.app, &shared, found.manifest.as_deref(), &reads, &links)
     };
     found.par_iter().map(inputs).collect()
 }

@@ -88,7 +88,7 @@ fn used(glob: &str, through: &[&str]) -> UsedPattern {
 }
 
 fn shown(app: &App, manifest: Option<&Manifest>, reads: &BTreeMap<ServiceName, Vec<Read>>) -> Vec<String> {
-    let inputs = inputs_of(app, &Arc::new(Shared::default()), manifest, reads).unwrap();
+    let inputs = inputs_of(app, &Arc::new(Shared::default()), manifest, reads, &|_| Vec::new()).unwrap();
     inputs.rules.iter().map(|rule| rule.rule.to_string()).collect()
 }
 
@@ -163,12 +163,13 @@ fn a_pattern_that_cannot_be_used_is_named_with_its_place() {
     let broken = [("libs/{a", "pattern `libs/{a` cannot be used"), ("../x", "pattern `../x` cannot be used")];
     for (glob, message) in broken {
         let app = App { uses: vec![used(glob, &[])], ..app() };
-        let error = inputs_of(&app, &Arc::new(Shared::default()), None, &BTreeMap::new()).unwrap_err();
+        let error = inputs_of(&app, &Arc::new(Shared::default()), None, &BTreeMap::new(), &|_| Vec::new()).unwrap_err();
         assert_eq!(error.message, format!("apps.yaml:9:1: {message}"));
     }
     let mut negated = used("x", &[]);
     negated.pattern.negated = true;
-    let error = inputs_of(&App { uses: vec![negated], ..app() }, &Arc::new(Shared::default()), None, &BTreeMap::new()).unwrap_err();
+    let error = inputs_of(&App { uses: vec![negated], ..app() }, &Arc::new(Shared::default()), None, &BTreeMap::new(), &|_| Vec::new())
+        .unwrap_err();
     assert_eq!(error.message, "apps.yaml:9:1: `!x`: `!` has a meaning in `ignore` only");
 }
 

@@ -202,9 +202,12 @@ impl Workshop {
         std::fs::write(root.join("apps.yaml"), rules.file()).unwrap();
         let config =
             config::load(root, root, None, &|_| None).unwrap_or_else(|error| panic!("{error}: {:?}: {}", error.causes, rules.file()));
-        let shared = Shared::of(&config).unwrap();
-        let inputs: BTreeMap<String, Inputs> =
-            config.apps.iter().map(|app| (app.name.to_string(), inputs_of(app, &shared, None, &BTreeMap::new()).unwrap())).collect();
+        let shared = Shared::of(&config, &|_| Vec::new()).unwrap();
+        let inputs: BTreeMap<String, Inputs> = config
+            .apps
+            .iter()
+            .map(|app| (app.name.to_string(), inputs_of(app, &shared, None, &BTreeMap::new(), &|_| Vec::new()).unwrap()))
+            .collect();
         (0..rules.apps.len()).map(|number| inputs[&format!("app{number}")].clone()).collect()
     }
 }

@@ -77,6 +77,83 @@ fn a_build_does_without_no_submodule() {
     plan(&clone, &[]).code(0);
 }
 
+/// Git tells of a link where it leads, never what is there.
+#[test]
+fn what_an_app_reaches_through_links_is_its_input() {
+    let repo = with_apps(&[]);
+    let link = |path: &str, target: &str| {
+        let path = repo.root.join(path);
+        let _ = std::fs::remove_file(&path);
+        std::os::unix::fs::symlink(target, path).unwrap();
+    };
+    repo.write("apps.yaml", "version: 1\ndiscover: {include: [\"apps/*\"]}\nregistry: {repository: \"127.0.0.1:9/{app}\"}\nracks: {staging: {host: 127.0.0.1:9, password: a}}\nglobal: [versions]\napps:\n  web: {uses: [libs/used]}\n  whole: {path: apps/whole}\n");
+    let own = "services:\n  main:\n    build: .\n";
+    repo.write("apps/whole/x", "");
+    std::fs::remove_dir_all(repo.root.join("apps/whole")).unwrap();
+    for (path, text) in [
+        ("shared/manifest", own),
+        ("shared/Dockerfile", "FROM scratch\nCOPY . /\n"),
+        ("shared/ignore", "tmp\n"),
+        ("shared/used/x", "1"),
+        ("shared/versions", "1"),
+        ("shared/real.sh", "#!/bin/sh\n"),
+        ("apps/web/deploy/x", "1"),
+        ("packages/whole/convox.yml", own),
+        ("packages/whole/Dockerfile", "FROM scratch\n"),
+        ("packages/whole/main", "1"),
+    ] {
+        repo.write(path, text);
+    }
+    let hook = repo.root.join("shared/real.sh");
+    std::fs::set_permissions(hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (path, target) in [
+        ("apps/web/convox.yml", "../../shared/manifest"),
+        ("apps/web/Dockerfile", "../../shared/Dockerfile"),
+        ("apps/web/.dockerignore", "../../shared/ignore"),
+        ("apps/web/deploy/before_build.sh", "../../../shared/hook.sh"),
+        ("shared/hook.sh", "real.sh"),
+        ("libs/used", "../shared/used"),
+        ("versions", "shared/versions"),
+        ("apps/whole", "../packages/whole"),
+    ] {
+        link(path, target);
+    }
+    repo.commit("one");
+    let all = ["api", "web", "whole"];
+    let table: [(&str, &[&str]); 9] = [
+        ("shared/manifest", &["web"]),
+        ("shared/Dockerfile", &["web"]),
+        ("shared/ignore", &["web"]),
+        ("shared/real.sh", &["web"]),
+        ("shared/used/x", &["web"]),
+        ("shared/versions", &all),
+        ("packages/whole/main", &["whole"]),
+        ("packages/whole/Dockerfile", &["whole"]),
+        ("shared/other", &[]),
+    ];
+    let check = |what: &str, expected: &[&str]| {
+        repo.commit(what);
+        assert_eq!(affected(&repo, &repo.root, "HEAD~1"), expected, "{what}");
+        let named = [&["changed", "--base", "HEAD~1", "--format", "names"][..], &all].concat();
+        let done = offbuild(&repo.root, repo.dir.path()).run(&named).code(0);
+        assert_eq!(done.stdout.lines().collect::<Vec<_>>(), expected, "{what}, asked by name");
+    };
+    for (path, expected) in table {
+        let text = std::fs::read_to_string(repo.root.join(path)).unwrap_or_default();
+        repo.write(path, &format!("{text}# more\n"));
+        check(path, expected);
+    }
+    // A link between two, which leads elsewhere from now on: what it left is no input any more.
+    std::fs::copy(repo.root.join("shared/real.sh"), repo.root.join("shared/new.sh")).unwrap();
+    link("shared/hook.sh", "new.sh");
+    check("the link in between", &["web"]);
+    repo.write("shared/real.sh", "");
+    check("where it led before", &[]);
+    let why = offbuild(&repo.root, repo.dir.path()).run(&["why", "web", "--what-if", "shared/new.sh"]).code(0);
+    let rule = "(hook shared/new.sh, apps.yaml:7:3, through apps/web/deploy/before_build.sh)";
+    assert!(why.stdout.contains(rule), "{}", why.stdout);
+}
+
 #[test]
 fn a_repository_within_and_one_whose_git_directory_is_elsewhere() {
     let repo = with_apps(&[]);

@@ -179,8 +179,9 @@ fn inferred(root: &Path) -> (BTreeSet<String>, offbuild::build::ImageBuild) {
         build: &app.build,
     };
     let manifest = manifest::read(&reading).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let inputs =
-        inputs_of(app, &Shared::of(&config).unwrap(), Some(&manifest), &reads_of(&manifest, &offbuild::files::OnDisk::new(root))).unwrap();
+    let shared = Shared::of(&config, &|_| Vec::new()).unwrap();
+    let reads = reads_of(&manifest, &offbuild::files::OnDisk::new(root));
+    let inputs = inputs_of(app, &shared, Some(&manifest), &reads, &|_| Vec::new()).unwrap();
     let files = FILES.into_iter().filter(|file| inputs.contain(&RepoPath::from(*file))).map(str::to_owned).collect();
     (files, manifest.services[0].build.clone().unwrap().image)
 }

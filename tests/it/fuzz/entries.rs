@@ -22,8 +22,8 @@ impl Files for Everywhere<'_> {
         Ok(Some(if file { Kind::File { executable: true } } else { Kind::Dir }))
     }
 
-    fn is_link(&self, _path: &RepoPath) -> bool {
-        false
+    fn link(&self, _path: &RepoPath) -> Option<Vec<u8>> {
+        None
     }
 
     fn read(&self, _path: &RepoPath) -> io::Result<Vec<u8>> {
