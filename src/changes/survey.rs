@@ -88,7 +88,7 @@ pub struct Compared {
     pub changes: Vec<Change>,
     /// Whose they are.
     pub affected: Affected,
-    /// The digests at the base, when the configuration file is among the changes.
+    /// The digests at the base, when the configuration file is among the changes; none where it cannot be read there.
     pub digests: Option<BTreeMap<AppName, String>>,
 }
 
@@ -140,7 +140,8 @@ impl Survey<'_> {
         affected.apply(self.unowned, self.matcher.inputs())?;
         let touched = |change: &Change| self.matcher.inputs().first().is_some_and(|app| app.shared.file.as_ref() == Some(&change.path));
         let digests = match &self.digests {
-            Some(digests) if changes.iter().chain(self.dirty).any(touched) => digests(base),
+            // What cannot be read there is another configuration, of every app.
+            Some(digests) if changes.iter().chain(self.dirty).any(touched) => Some(digests(base).unwrap_or_default()),
             _ => None,
         };
         Ok(Arc::new(Compared { changes, affected, digests }))

@@ -154,6 +154,29 @@ fn what_an_app_reaches_through_links_is_its_input() {
     assert!(why.stdout.contains(rule), "{}", why.stdout);
 }
 
+/// What cannot be read at the base is not what is here now.
+#[test]
+fn a_configuration_that_the_base_does_not_have_is_another_one() {
+    let repo = with_apps(&[]);
+    let good = std::fs::read_to_string(repo.root.join("apps.yaml")).unwrap();
+    let with_argument = |value: u8| format!("{good}apps: {{web: {{build: {{args: {{A: \"{value}\"}}}}}}}}\n");
+    repo.write("apps.yaml", &with_argument(1));
+    repo.commit("good");
+    repo.write("apps.yaml", &with_argument(2));
+    repo.commit("readable");
+    assert_eq!(affected(&repo, &repo.root, "HEAD~1"), ["web"]);
+    for (what, text) in [("no YAML", Some("x: [\n")), ("unknown key", Some("rackz: 1\n")), ("none", None)] {
+        match text {
+            Some(text) => repo.write("apps.yaml", text),
+            None => std::fs::remove_file(repo.root.join("apps.yaml")).unwrap(),
+        }
+        repo.commit(what);
+        repo.write("apps.yaml", &with_argument(3));
+        repo.commit("good again");
+        assert_eq!(affected(&repo, &repo.root, "HEAD~1"), ["api", "web"], "{what}");
+    }
+}
+
 #[test]
 fn a_repository_within_and_one_whose_git_directory_is_elsewhere() {
     let repo = with_apps(&[]);
