@@ -25,7 +25,7 @@ pub struct Git {
 
 impl Git {
     /// Opens the repository that `dir` lies in; `None` when it is of a kind that only the git program reads (reftable, SHA-256
-    /// objects, a sparse or split index, a clone without trees).
+    /// objects, a sparse or split index, a clone without trees, objects that others replace).
     ///
     /// Fails when there is none, when it has no work tree and when it belongs to another user.
     pub fn open(dir: &Path) -> Result<Option<Self>> {
@@ -33,7 +33,7 @@ impl Git {
         git2::opts::strict_hash_verification(false);
         // Not `discover`, which forgets where a `.git` file stood: the work tree of a git directory elsewhere.
         let repo = match Repository::open_ext(dir, RepositoryOpenFlags::CROSS_FS, std::iter::empty::<&Path>()) {
-            Ok(repo) if is_partial(&repo) || is_split(&repo) => return Ok(None),
+            Ok(repo) if is_partial(&repo) || is_split(&repo) || has_replacements(&repo) => return Ok(None),
             Ok(repo) => repo,
             Err(error) if error.class() == ErrorClass::Repository && is_unreadable(&error) => return Ok(None),
             Err(error) => return Err(not_opened(dir, &error)),
@@ -295,6 +295,13 @@ fn is_split(repo: &Repository) -> bool {
     let Ok(beside) = repo.path().read_dir() else { return false };
     let shared = beside.flatten().any(|entry| entry.file_name().as_bytes().starts_with(b"sharedindex."));
     shared && repo.index().is_err()
+}
+
+/// True when git takes some objects for others (`git replace`): libgit2 would see another history.
+fn has_replacements(repo: &Repository) -> bool {
+    let loose = repo.commondir().join("refs/replace").read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    let packed = || std::fs::read(repo.commondir().join("packed-refs")).unwrap_or_default();
+    loose || packed().split(|byte| *byte == b'\n').any(|line| line.get(40..).is_some_and(|name| name.starts_with(b" refs/replace/")))
 }
 
 /// True when libgit2 opens it but would stumble later: over directories in the index, or over trees that were never fetched.

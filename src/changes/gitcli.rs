@@ -1,5 +1,5 @@
 //! History through the git program, for repositories libgit2 cannot read: reftable, SHA-256 objects, a sparse or split index,
-//! clones without trees (git fetches those as they are asked for).
+//! clones without trees (git fetches those as they are asked for), replaced objects.
 //!
 //! Its answers are those of [`super::git`]; the tests ask both. Each question is one run of git or two, of plumbing commands with
 //! `-z`, without a pager, a prompt, or a write to the index.

@@ -593,6 +593,26 @@ fn what_libgit2_cannot_read_is_read_through_git() {
 }
 
 #[test]
+fn a_replaced_commit_is_what_git_takes_it_for() {
+    let repo = Repo::new();
+    let one = repo.commit("one");
+    repo.write("file", "2");
+    let two = repo.commit("two");
+    let three = repo.commit("three");
+    repo.git(&["replace", "--graft", three.as_str(), one.as_str()]);
+    for packed in [false, true] {
+        if packed {
+            repo.git(&["pack-refs", "--all"]);
+        }
+        let reader = offbuild::changes::open(&repo.root).unwrap();
+        assert_eq!(reader.resolve("HEAD~1").unwrap(), Some(one.clone()), "packed: {packed}");
+        assert_eq!(show(&reader.changes(&one, &three).unwrap()), "A file", "packed: {packed}");
+    }
+    repo.git(&["replace", "-d", three.as_str()]);
+    assert_eq!(Git::open(&repo.root).unwrap().unwrap().resolve("HEAD~1").unwrap(), Some(two));
+}
+
+#[test]
 fn a_repository_of_another_user_is_refused_with_advice() {
     let repo = Repo::new();
     repo.commit("one");
