@@ -1,7 +1,8 @@
 //! The commit to compare with when no rack tells it: `--base`, `OFFBUILD_BASE`, the CI's own event, the default branch.
 //!
 //! [`sources`] lists what the environment offers, in order; [`choose`] takes the first that exists here and answers with its
-//! merge base with HEAD. A source that names nothing (a zero id, a commit that is not here) is passed over with a note.
+//! merge base with HEAD, or with the commit itself where a merge base would hide changes (there are several, or what ran before is
+//! ahead of HEAD). A source that names nothing (a zero id, a commit that is not here) is passed over with a note.
 //! It never answers "nothing changed" by accident: when a source was passed over and the next best base is HEAD itself, the base
 //! is unreachable.
 
@@ -146,10 +147,14 @@ pub fn sources(flag: Option<&str>, environment: &Environment, event: Option<&str
 /// The base commits in a GitHub event, the best first.
 fn github_event(text: &str) -> Vec<(&'static str, String)> {
     let Ok(event) = serde_json::from_str::<serde_json::Value>(text) else { return Vec::new() };
-    [("pull_request.base.sha", "/pull_request/base/sha"), ("merge_group.base_sha", "/merge_group/base_sha"), ("push.before", "/before")]
-        .into_iter()
-        .filter_map(|(name, pointer)| Some((name, event.pointer(pointer)?.as_str()?.to_owned())))
-        .collect()
+    let [pull, queue, push] = [
+        ("pull_request.base.sha", "/pull_request/base/sha"),
+        ("merge_group.base_sha", "/merge_group/base_sha"),
+        ("push.before", "/before"),
+    ];
+    // `before` in the event of a pull request is its own last state: what it changed until then would look unchanged.
+    let told = if event.get("pull_request").is_some() { vec![pull] } else { vec![queue, push] };
+    told.into_iter().filter_map(|(name, pointer)| Some((name, event.pointer(pointer)?.as_str()?.to_owned()))).collect()
 }
 
 /// `https://github.com/o/r/compare/abc123...def456` → `abc123`. For a new branch it is `abc123^...`: the first commit is one of
@@ -172,13 +177,18 @@ fn branch_revisions(branch: &str) -> Vec<String> {
     vec![format!("origin/{branch}"), branch.to_owned()]
 }
 
-/// Finds the base for `head`: the first of `sources` that exists here, else the default branch; always its merge base with `head`.
+/// Finds the base for `head`: the first of `sources` that exists here, else the default branch; its merge base with `head` where there
+/// is one that hides nothing.
 pub fn choose(history: &dyn History, head: &CommitId, sources: &[Source]) -> Result<Choice> {
     let mut notes = Vec::new();
     let mut missing = None;
     for source in sources {
         match first(history, source)? {
-            Ok((revision, commit)) => return joined(history, head, &commit, &source.name, &revision, notes),
+            Ok((revision, commit)) => {
+                // Of a branch or of what a person names, only what HEAD has and it has not is asked for.
+                let told_by_ci = !source.asked && is_id(&revision);
+                return joined(history, head, &commit, &source.name, &revision, told_by_ci, notes);
+            }
             Err(passed) => {
                 let wanted = Unreachable { wanted: source.name.clone(), why: passed.why, fetch: passed.fetch, notes: notes.clone() };
                 if source.asked {
@@ -193,7 +203,7 @@ pub fn choose(history: &dyn History, head: &CommitId, sources: &[Source]) -> Res
     for revision in defaults {
         let Some(commit) = history.resolve(revision)? else { continue };
         let name = format!("merge base with `{revision}`");
-        let choice = joined(history, head, &commit, &name, revision, notes.clone())?;
+        let choice = joined(history, head, &commit, &name, revision, false, notes.clone())?;
         return Ok(match (choice, missing) {
             // On the default branch its own tip is no base: what was pushed would look unchanged.
             (Choice::Found(base), Some(missing)) if base.commit == *head => Choice::Unreachable(Unreachable { notes, ..missing }),
@@ -253,10 +263,12 @@ fn joined(
     commit: &CommitId,
     source: &str,
     revision: &str,
+    took_back: bool,
     mut notes: Vec<String>,
 ) -> Result<Choice> {
     let shallow = history.is_shallow();
-    let Some(base) = history.merge_base(commit, head)? else {
+    let bases = history.merge_bases(commit, head)?;
+    let Some(base) = bases.first().cloned() else {
         let (why, fetch) = if shallow {
             ("its history does not reach back to a common commit in this shallow clone", Some(FetchCommand::for_missing(revision, true)))
         } else {
@@ -264,6 +276,16 @@ fn joined(
         };
         return Ok(Choice::Unreachable(Unreachable { wanted: source.to_owned(), why: why.to_owned(), fetch, notes }));
     };
+    // Against one of several, what HEAD took back of the others would look unchanged.
+    if bases.len() > 1 {
+        notes.push(format!("{} and HEAD have {} merge bases: the two are compared directly", commit.short(), bases.len()));
+        return Ok(Choice::Found(Base { commit: commit.clone(), source: source.to_owned(), notes }));
+    }
+    // What was pushed or deployed before and is ahead of HEAD was taken back: that is a change, too.
+    if took_back && base == *head && base != *commit {
+        notes.push(format!("{} is ahead of HEAD: the two are compared directly", commit.short()));
+        return Ok(Choice::Found(Base { commit: commit.clone(), source: source.to_owned(), notes }));
+    }
     if base != *commit && !source.starts_with("merge base") {
         notes.push(format!("{} is no ancestor of HEAD: their merge base {} is used", commit.short(), base.short()));
     }
@@ -294,6 +316,7 @@ mod tests {
         let github = ("GITHUB_ACTIONS", "true");
         let push = format!(r#"{{"before": "{ID}", "after": "f"}}"#);
         let pull = format!(r#"{{"before": null, "pull_request": {{"base": {{"sha": "{ID}"}}}}}}"#);
+        let pushed = format!(r#"{{"before": "f", "pull_request": {{"base": {{"sha": "{ID}"}}}}}}"#);
         let queue = format!(r#"{{"merge_group": {{"base_sha": "{ID}"}}}}"#);
         type Row<'a> = (&'a str, Vec<(&'a str, &'a str)>, Option<&'a str>, Vec<String>);
         let table: Vec<Row<'_>> = vec![
@@ -308,6 +331,12 @@ mod tests {
                     format!("`pull_request.base.sha` of GitHub's event: {ID}"),
                     "`GITHUB_BASE_REF` (main): origin/main or main".to_owned(),
                 ],
+            ),
+            (
+                "GitHub pull request that was pushed to",
+                vec![github],
+                Some(&pushed),
+                vec![format!("`pull_request.base.sha` of GitHub's event: {ID}")],
             ),
             ("GitHub merge queue", vec![github], Some(&queue), vec![format!("`merge_group.base_sha` of GitHub's event: {ID}")]),
             ("GitHub, no JSON", vec![github], Some("?"), vec![]),

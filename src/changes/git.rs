@@ -106,14 +106,14 @@ impl History for Git {
         self.with(worktree::dirty)
     }
 
-    fn merge_base(&self, one: &CommitId, two: &CommitId) -> Result<Option<CommitId>> {
+    fn merge_bases(&self, one: &CommitId, two: &CommitId) -> Result<Vec<CommitId>> {
         self.with(|repo| {
             let wrong =
                 |error: &git2::Error| failed(format!("the merge base of {} and {} cannot be found", one.short(), two.short()), error);
             let clone = shallow_clone(repo).map_err(|error| wrong(&error))?;
-            match clone.as_ref().unwrap_or(repo).merge_base(oid(one)?, oid(two)?) {
-                Ok(base) => commit_id(base).map(Some),
-                Err(error) if error.code() == ErrorCode::NotFound && error.class() == ErrorClass::Merge => Ok(None),
+            match clone.as_ref().unwrap_or(repo).merge_bases(oid(one)?, oid(two)?) {
+                Ok(bases) => bases.iter().copied().map(commit_id).collect(),
+                Err(error) if error.code() == ErrorCode::NotFound && error.class() == ErrorClass::Merge => Ok(Vec::new()),
                 Err(error) => Err(wrong(&error)),
             }
         })

@@ -236,8 +236,9 @@ impl History for GitCli {
         Ok(found.into_iter().map(|(path, kind)| Change { path, kind, dirty: true }).collect())
     }
 
-    fn merge_base(&self, one: &CommitId, two: &CommitId) -> Result<Option<CommitId>> {
-        self.text(&["merge-base", one.as_str(), two.as_str()])?.map(|id| commit_id(&id)).transpose()
+    fn merge_bases(&self, one: &CommitId, two: &CommitId) -> Result<Vec<CommitId>> {
+        let found = self.text(&["merge-base", "--all", one.as_str(), two.as_str()])?.unwrap_or_default();
+        found.lines().map(commit_id).collect()
     }
 
     fn log(&self, base: &CommitId, head: &CommitId, limit: usize) -> Result<Log> {

@@ -159,8 +159,8 @@ pub trait History: Send + Sync {
     /// The paths that differ between HEAD and the work tree, untracked ones among them, ignored ones not, sorted.
     fn dirty(&self) -> crate::error::Result<Vec<Change>>;
 
-    /// The best common ancestor; `None` when there is none here.
-    fn merge_base(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Option<CommitId>>;
+    /// The best common ancestors: none when there is none here, several where two histories were merged crosswise.
+    fn merge_bases(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Vec<CommitId>>;
 
     /// How `one` stands to `two`.
     fn ancestry(&self, one: &CommitId, two: &CommitId) -> crate::error::Result<Ancestry> {
@@ -170,8 +170,7 @@ pub trait History: Send + Sync {
         if self.resolve(one.as_str())?.is_none() || self.resolve(two.as_str())?.is_none() {
             return Ok(Ancestry::Unknown);
         }
-        let base = self.merge_base(one, two)?;
-        Ok(ancestry_of(one, two, base.as_ref(), self.is_shallow()))
+        Ok(ancestry_of(one, two, self.merge_bases(one, two)?.first(), self.is_shallow()))
     }
 
     /// The commits that `head` has and `base` has not, at most `limit` of them, with the paths they changed.

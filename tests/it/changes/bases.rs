@@ -6,13 +6,15 @@ use std::path::Path;
 const ZERO: &str = "0000000000000000000000000000000000000000";
 const GONE: &str = "1234567890123456789012345678901234567890";
 
-/// `root` ← `before` ← `pushed` on the default branch, `topic` from `before`, and `merged`, as a CI checks a pull request out.
+/// `root` ← `before` ← `pushed` on the default branch, `topic` from `before`, and `merged`, as a CI checks a pull request out;
+/// `older` at `before`; `theirs` and `crossed`, of which each has merged `topic` and `pushed` on its own.
 struct Remote {
     repo: Repo,
     root: String,
     before: String,
     pushed: String,
     topic: String,
+    theirs: String,
 }
 
 impl Remote {
@@ -27,8 +29,14 @@ impl Remote {
         let pushed = repo.commit("pushed");
         repo.git(&["checkout", "-q", "-b", "merged", "topic"]);
         repo.git(&["merge", "-q", "--no-ff", "-m", "merged", "main"]);
+        repo.git(&["branch", "-q", "older", before.as_str()]);
+        repo.git(&["checkout", "-q", "-b", "crossed", "main"]);
+        repo.git(&["merge", "-q", "--no-ff", "-m", "crossed", "topic"]);
+        repo.git(&["checkout", "-q", "-b", "theirs", "topic"]);
+        repo.git(&["merge", "-q", "--no-ff", "-m", "theirs", "main"]);
+        let theirs = repo.id("HEAD").to_string();
         repo.git(&["checkout", "-q", "main"]);
-        Self { repo, root: root.to_string(), before: before.to_string(), pushed: pushed.to_string(), topic: topic.to_string() }
+        Self { theirs, repo, root: root.to_string(), before: before.to_string(), pushed: pushed.to_string(), topic: topic.to_string() }
     }
 
     /// A clone as a CI makes it: HEAD on a commit of `branch`, no branch of its own.
@@ -47,10 +55,12 @@ type Row<'a> = (&'a str, &'a Path, Vec<(&'a str, &'a str)>, Option<String>, Stri
 #[test]
 fn each_ci_in_each_situation() {
     let remote = Remote::new();
-    let Remote { root, before, pushed, topic, .. } = &remote;
+    let Remote { root, before, pushed, topic, theirs, .. } = &remote;
     let (main, branch) = (remote.clone("main", "main", &[]), remote.clone("branch", "topic", &[]));
     let merged = remote.clone("pull", "merged", &[]);
+    let (older, crossed) = (remote.clone("older", "older", &[]), remote.clone("crossed", "crossed", &[]));
     let (main, branch, merged) = (main.as_path(), branch.as_path(), merged.as_path());
+    let (taken_back, crossed) = (older.as_path(), crossed.as_path());
     let (github, ci) = (("GITHUB_ACTIONS", "true"), ("CI", "true"));
     let push = |id: &str| Some(format!(r#"{{"before": "{id}", "after": "x"}}"#));
     let pull = |id: &str| Some(format!(r#"{{"pull_request": {{"base": {{"sha": "{id}"}}}}}}"#));
@@ -72,12 +82,24 @@ fn each_ci_in_each_situation() {
     let behind = |source: &str| {
         format!("before from {source} | {} is no ancestor of HEAD: their merge base {} is used", &pushed[..12], &before[..12])
     };
+    let back = |source: &str| format!("pushed from {source} | {} is ahead of HEAD: the two are compared directly", &pushed[..12]);
+    let across =
+        |source: &str| format!("theirs from {source} | {} and HEAD have 2 merge bases: the two are compared directly", &theirs[..12]);
     let silent = "the CI passed over: it does not tell which commit came before";
     let table: Vec<Row<'_>> = vec![
         ("GitHub push", main, vec![github, ci], push(before), "before from `push.before` of GitHub's event".into()),
         ("GitHub push of several commits", main, vec![github, ci], push(root), "root from `push.before` of GitHub's event".into()),
         ("GitHub first push of a branch", branch, vec![github, ci], push(ZERO), zero("`push.before` of GitHub's event")),
         ("GitHub force push of a branch", branch, vec![github, ci], push(GONE), forced("`push.before` of GitHub's event")),
+        ("GitHub push that takes commits back", taken_back, vec![github, ci], push(pushed), back("`push.before` of GitHub's event")),
+        ("GitHub push of a branch merged crosswise", crossed, vec![github, ci], push(theirs), across("`push.before` of GitHub's event")),
+        (
+            "GitHub pull request of a shallow clone that has only its last state",
+            branch,
+            vec![github, ci],
+            Some(format!(r#"{{"before": "{topic}", "pull_request": {{"base": {{"sha": "{GONE}"}}}}}}"#)),
+            forced("`pull_request.base.sha` of GitHub's event"),
+        ),
         ("GitHub force push of the default branch", main, vec![github, ci], push(GONE), gone("`push.before` of GitHub's event")),
         (
             "GitHub first push of the default branch",
@@ -162,6 +184,20 @@ fn each_ci_in_each_situation() {
             vec![("JENKINS_URL", "https://ci"), ("GIT_PREVIOUS_SUCCESSFUL_COMMIT", root)],
             None,
             "root from `GIT_PREVIOUS_SUCCESSFUL_COMMIT`".into(),
+        ),
+        (
+            "Jenkins, an older commit than the last one",
+            taken_back,
+            vec![("JENKINS_URL", "https://ci"), ("GIT_PREVIOUS_SUCCESSFUL_COMMIT", pushed)],
+            None,
+            back("`GIT_PREVIOUS_SUCCESSFUL_COMMIT`"),
+        ),
+        (
+            "GitHub pull request of nothing, behind its target",
+            taken_back,
+            vec![github, ci, ("GITHUB_BASE_REF", "main")],
+            None,
+            behind("`GITHUB_BASE_REF` (main)"),
         ),
         (
             "Jenkins change request",

@@ -48,8 +48,8 @@ impl History for Counting {
     fn dirty(&self) -> Result<Vec<Change>> {
         self.inner.dirty()
     }
-    fn merge_base(&self, one: &CommitId, two: &CommitId) -> Result<Option<CommitId>> {
-        self.inner.merge_base(one, two)
+    fn merge_bases(&self, one: &CommitId, two: &CommitId) -> Result<Vec<CommitId>> {
+        self.inner.merge_bases(one, two)
     }
     fn log(&self, base: &CommitId, head: &CommitId, limit: usize) -> Result<Log> {
         self.inner.log(base, head, limit)
