@@ -100,6 +100,10 @@ pub struct Source {
     pub asked: bool,
 }
 
+/// Variables that each CI sets; some do not set `CI`, and builds set it to `false` for tools that read it.
+const CIS: [&str; 8] =
+    ["BUILDKITE", "CIRCLECI", "CODEBUILD_BUILD_ID", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD"];
+
 /// What flag, environment and the CI's event (GitHub's, the text of the file `GITHUB_EVENT_PATH` names) offer, in order.
 #[must_use]
 pub fn sources(flag: Option<&str>, environment: &Environment, event: Option<&str>) -> Vec<Source> {
@@ -137,7 +141,7 @@ pub fn sources(flag: Option<&str>, environment: &Environment, event: Option<&str
     for (name, revisions) in others.into_iter().flatten() {
         offer(name, revisions, false);
     }
-    let in_ci = get("CI").is_some_and(|value| !matches!(value, "0" | "false")) || get("JENKINS_URL").is_some();
+    let in_ci = get("CI").is_some_and(|value| !matches!(value, "0" | "false")) || CIS.iter().any(|name| get(name).is_some());
     if found.is_empty() && in_ci {
         found.push(Source { name: "the CI".to_owned(), revisions: Vec::new(), asked: false });
     }
@@ -339,7 +343,9 @@ mod tests {
                 vec![format!("`pull_request.base.sha` of GitHub's event: {ID}")],
             ),
             ("GitHub merge queue", vec![github], Some(&queue), vec![format!("`merge_group.base_sha` of GitHub's event: {ID}")]),
-            ("GitHub, no JSON", vec![github], Some("?"), vec![]),
+            ("GitHub, no JSON", vec![github], Some("?"), vec!["the CI: ".to_owned()]),
+            ("AWS CodeBuild", vec![("CODEBUILD_BUILD_ID", "a:b")], None, vec!["the CI: ".to_owned()]),
+            ("a build that unsets `CI`", vec![("CI", "false"), ("BUILDKITE", "true")], None, vec!["the CI: ".to_owned()]),
             ("an event without GitHub", vec![], Some(&push), vec![]),
             ("GitLab branch", vec![("CI_COMMIT_BEFORE_SHA", ID)], None, vec![format!("`CI_COMMIT_BEFORE_SHA`: {ID}")]),
             (

@@ -64,7 +64,7 @@ const READ: &[(&[&str], &str)] = &[
     (&["HOME", "XDG_CONFIG_HOME", "PATH"], "Where configuration and logins of git, Docker and convox are; where programs are."),
     (&["OFFBUILD_COMPLETE"], "Set by the scripts of `offbuild completions` when they ask for names."),
     (&["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM", "COLUMNS"], "Colours, the live view and the width of tables."),
-    (&["CI", "JENKINS_URL"], "Whether this is a CI."),
+    (&["CI", "BUILDKITE", "CIRCLECI", "CODEBUILD_BUILD_ID", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD"], "Whether this is a CI."),
     (&["GITLAB_CI"], "GitLab: sections that fold."),
     (&["GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"], "GitHub Actions: groups and annotations, outputs, the step's summary."),
     (
