@@ -64,7 +64,7 @@ pub fn probe(files: &dyn Files, base: &RepoPath, dir: &RepoPath) -> Option<Found
         _ => return None,
     };
     let hooks = child(&full, b"deploy");
-    Some(Found { dir: dir.clone(), manifest, generation, compose, deploy: files.is_dir(&hooks) && !files.is_link(&hooks) })
+    Some(Found { dir: dir.clone(), manifest, generation, compose, deploy: files.is_dir(&hooks) })
 }
 
 /// A glob for paths: `*` stays within a directory, and a `/` at the end changes nothing.
@@ -251,9 +251,11 @@ mod tests {
 
     #[test]
     fn a_directory_is_probed_with_its_hooks() {
-        let dir = tree(&[("x/convox.yml", ""), ("x/compose.yml", "image: y"), ("x/deploy/before_build.sh", "")]);
+        let dir = tree(&[("x/convox.yml", ""), ("x/compose.yml", "image: y"), ("x/deploy/before_build.sh", ""), ("z/convox.yml", "")]);
+        std::os::unix::fs::symlink("../x/deploy", dir.path().join("z/deploy")).unwrap();
         let app = probe(&OnDisk::new(dir.path()), &RepoPath::default(), &"x".into()).unwrap();
         assert_eq!((app.manifest, app.generation, app.compose, app.deploy), (CONVOX_NAME, 2, Some("compose.yml"), true));
+        assert!(probe(&OnDisk::new(dir.path()), &RepoPath::default(), &"z".into()).unwrap().deploy, "hooks may lie elsewhere");
         assert_eq!(probe(&OnDisk::new(dir.path()), &RepoPath::default(), &"y".into()), None);
     }
 }
