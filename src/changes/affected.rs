@@ -18,6 +18,8 @@ pub struct Affected {
     pub near: BTreeMap<AppName, Vec<PathReason>>,
     /// Changes that no app owns and no pattern ignores.
     pub unowned: Vec<Change>,
+    /// What was deleted with the app that owned it.
+    pub left: Vec<Change>,
 }
 
 impl Affected {

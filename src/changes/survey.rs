@@ -9,17 +9,20 @@ use super::description::recorded_in;
 use super::fingerprint::Fingerprints;
 use super::inputs::Inputs;
 use super::verdict::{BaseSource, Basis, Facts, RolledBack, State};
-use super::{Ancestry, Change, History, PathReason, standing};
+use super::{Ancestry, Change, ChangeKind, History, PathReason, standing};
 use crate::config::Unowned;
 use crate::error::{Error, Result};
-use crate::names::{AppName, CommitId};
+use crate::names::{AppName, CommitId, RepoPath};
 use crate::rack::{AppStatus, Live, NewerRelease, RackError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use time::OffsetDateTime;
 
 /// Reads the configuration digests of all apps at a commit; `None` when the configuration there cannot be read.
 pub type Digests<'a> = Box<dyn Fn(&CommitId) -> Option<BTreeMap<AppName, String>> + Send + Sync + 'a>;
+
+/// Reads which directories were an app's at a commit and are no app's now, as far as changes since then tell.
+pub type Left<'a> = Box<dyn Fn(&CommitId, &[Change]) -> BTreeSet<RepoPath> + Send + Sync + 'a>;
 
 /// What is the same for all targets of a run.
 pub struct Survey<'a> {
@@ -39,6 +42,8 @@ pub struct Survey<'a> {
     pub given: Option<Choice>,
     /// Earlier configurations.
     pub digests: Option<Digests<'a>>,
+    /// Earlier apps.
+    pub left: Option<Left<'a>>,
     /// What was compared already.
     pub known: Known,
 }
@@ -136,8 +141,7 @@ impl Survey<'_> {
 
     fn compare(&self, base: &CommitId) -> Result<Arc<Compared>> {
         let changes = self.history.changes(base, self.head)?;
-        let mut affected = self.matcher.affected(&changes);
-        affected.apply(self.unowned, self.matcher.inputs())?;
+        let affected = self.affected(base, &changes)?;
         let touched = |change: &Change| self.matcher.inputs().first().is_some_and(|app| app.shared.file.as_ref() == Some(&change.path));
         let digests = match &self.digests {
             // What cannot be read there is another configuration, of every app.
@@ -145,6 +149,19 @@ impl Survey<'_> {
             _ => None,
         };
         Ok(Arc::new(Compared { changes, affected, digests }))
+    }
+
+    /// Whose the changes since `base` are. What an app left behind is deleted with it, and is not unowned.
+    fn affected(&self, base: &CommitId, changes: &[Change]) -> Result<Affected> {
+        let mut affected = self.matcher.affected(changes);
+        let is_deleted = |change: &Change| change.kind == ChangeKind::Deleted;
+        if let Some(left) = self.left.as_ref().filter(|_| affected.unowned.iter().any(is_deleted)) {
+            let dirs = left(base, changes);
+            let of_none = |change: &Change| !is_deleted(change) || !dirs.iter().any(|dir| change.path.is_in(dir));
+            (affected.unowned, affected.left) = affected.unowned.into_iter().partition(of_none);
+        }
+        affected.apply(self.unowned, self.matcher.inputs())?;
+        Ok(affected)
     }
 
     /// How HEAD stands to a live commit, asked once. `committed` is the time recorded with it.
@@ -158,8 +175,7 @@ impl Survey<'_> {
         if let Some(affected) = &*known {
             return Ok(affected.clone());
         }
-        let mut affected = self.matcher.affected(self.dirty);
-        affected.apply(self.unowned, self.matcher.inputs())?;
+        let affected = self.affected(self.head, self.dirty)?;
         Ok(known.insert(Arc::new(affected)).clone())
     }
 

@@ -30,7 +30,7 @@ pub mod values;
 pub use digest::digests;
 pub use explain::{Resolved, Source, explain};
 pub use load::{FILE_NAME, load, load_from, locate};
-pub use removed::{Removed, removed};
+pub use removed::{Removed, left, removed};
 pub use schema::{schema, shape};
 pub use select::{Selected, select};
 

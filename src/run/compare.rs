@@ -2,9 +2,11 @@
 
 use super::read::{self, AllLive, Ask, Found, Judgement};
 use super::world::{AskedHead, World};
-use crate::changes::ChangeKind;
+use crate::changes::affected::Affected;
 use crate::changes::base::{self, Choice};
+use crate::changes::survey::Left;
 use crate::changes::verdict::{Decision, Verdict};
+use crate::changes::{Change, ChangeKind};
 use crate::cli::{Base, Global, Selection};
 use crate::config::{self, Removed};
 use crate::discovery::{COMPOSE_NAMES, CONVOX_NAME};
@@ -82,22 +84,38 @@ pub(super) fn is_changed(decision: &Decision) -> bool {
     matches!(decision.verdict, Verdict::Deploy | Verdict::Refused { .. })
 }
 
+/// The directories that were an app's and are none's now.
+pub(super) fn left(world: &World) -> Left<'_> {
+    Box::new(|base, changes| {
+        let read = || {
+            let text = world.history.read(base, world.config.file.as_ref()?).ok()??;
+            config::left(&world.config, std::str::from_utf8(&text).ok()?, &emptied(changes)).ok()
+        };
+        read().unwrap_or_default()
+    })
+}
+
+/// The directories that lost their manifest.
+fn emptied<'c>(changes: impl IntoIterator<Item = &'c Change>) -> BTreeSet<RepoPath> {
+    let is_manifest = |path: &RepoPath| {
+        let name = path.file_name();
+        name == CONVOX_NAME || COMPOSE_NAMES.contains(&name.as_str())
+    };
+    let lost = changes.into_iter().filter(|change| change.kind == ChangeKind::Deleted && is_manifest(&change.path));
+    lost.map(|change| change.path.parent()).collect()
+}
+
 /// The apps that were there at a base and are gone, each with the base; nothing is done about them.
 ///
 /// Only directories that lost their manifest and entries of an earlier `apps.yaml` are looked at, never the whole tree.
 pub(super) fn removed(world: &World, judgement: &Judgement) -> Result<Vec<Gone>> {
     let Some(file) = &world.config.file else { return Ok(Vec::new()) };
-    let dirty = judgement.dirty_paths.reasons.values().flatten().map(|reason| &reason.change).chain(&judgement.dirty_paths.unowned);
-    let dirty: Vec<_> = dirty.collect();
+    let Affected { reasons, unowned, left, .. } = &judgement.dirty_paths;
+    let dirty: Vec<&Change> = reasons.values().flatten().map(|reason| &reason.change).chain(unowned).chain(left).collect();
     let mut gone: BTreeMap<Removed, CommitId> = BTreeMap::new();
     for (base, compared) in &judgement.compared {
         let changes = || compared.changes.iter().chain(dirty.iter().copied());
-        let is_manifest = |path: &RepoPath| {
-            let name = path.file_name();
-            name == CONVOX_NAME || COMPOSE_NAMES.contains(&name.as_str())
-        };
-        let lost = changes().filter(|change| change.kind == ChangeKind::Deleted && is_manifest(&change.path));
-        let emptied: BTreeSet<RepoPath> = lost.map(|change| change.path.parent()).collect();
+        let emptied = emptied(changes());
         if emptied.is_empty() && !changes().any(|change| change.path == *file) {
             continue;
         }

@@ -34,6 +34,6 @@ pub(super) fn misses_of(files: &dyn Files, inputs: &Inputs, changes: &[Change], 
 /// What changed since a base, committed or not, each once.
 pub(super) fn changes<'c>(committed: impl Iterator<Item = &'c Change>, dirty: &'c Affected) -> Vec<Change> {
     let owned = dirty.reasons.values().chain(dirty.near.values()).flatten().map(|reason| &reason.change);
-    let all: BTreeSet<&Change> = committed.chain(owned).chain(&dirty.unowned).collect();
+    let all: BTreeSet<&Change> = committed.chain(owned).chain(&dirty.unowned).chain(&dirty.left).collect();
     all.into_iter().cloned().collect()
 }

@@ -278,6 +278,7 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
         unowned: world.config.unowned,
         given,
         digests,
+        left: Some(super::compare::left(world)),
         known: Default::default(),
     };
     let inputs_by: BTreeMap<&AppName, &Inputs> = inputs.iter().map(|inputs| (&inputs.app, inputs)).collect();

@@ -117,6 +117,7 @@ impl<'a> Case<'a> {
             unowned: Unowned::Report,
             given: self.given.clone(),
             digests,
+            left: None,
             known: Default::default(),
         };
         let one = |inputs: &Inputs| {

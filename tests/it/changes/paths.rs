@@ -177,6 +177,49 @@ fn a_configuration_that_the_base_does_not_have_is_another_one() {
     }
 }
 
+/// Whatever happens with paths that no app owns: what a deleted app leaves is none of them.
+#[test]
+fn a_deleted_app_marks_no_other_app() {
+    for policy in ["report", "all", "error"] {
+        let repo = with_apps(&[]);
+        let file = std::fs::read_to_string(repo.root.join("apps.yaml")).unwrap();
+        repo.write("apps.yaml", &format!("{file}unowned: {policy}\napps: {{named: {{path: other/named, manifest: own.yml}}}}\n"));
+        repo.write("other/named/own.yml", "services:\n  main:\n    image: busybox\n");
+        repo.write("apps/web/src/x", "1");
+        repo.commit("one");
+        let ask = |arguments: &[&str]| offbuild(&repo.root, repo.dir.path()).run(&[&["changed", "-v", "--base"], arguments].concat());
+        std::fs::remove_dir_all(repo.root.join("apps/web")).unwrap();
+        let told = |base: &str| {
+            let done = ask(&[base]).code(0);
+            assert!(done.stdout.contains("web@staging    removed"), "{policy}: {}", done.stdout);
+            assert!(!done.stdout.contains("unowned") && !done.stdout.contains("changed"), "{policy}: {}", done.stdout);
+        };
+        told("HEAD");
+        repo.commit("two");
+        told("HEAD~1");
+        // One that only the configuration knows, and one that has moved.
+        std::fs::remove_dir_all(repo.root.join("other")).unwrap();
+        repo.write("apps.yaml", &format!("{file}unowned: {policy}\n"));
+        repo.write("services/x", "");
+        std::fs::remove_file(repo.root.join("services/x")).unwrap();
+        std::fs::rename(repo.root.join("apps/api"), repo.root.join("services/api")).unwrap();
+        repo.write("apps.yaml", &format!("{file}unowned: {policy}\napps: {{api: {{path: services/api}}}}\n"));
+        let manifest = std::fs::read_to_string(repo.root.join("services/api/convox.yml")).unwrap();
+        repo.write("services/api/convox.yml", &manifest.replace("apps/api", "services/api"));
+        repo.commit("three");
+        let done = ask(&["HEAD~1"]).code(0);
+        assert!(!done.stdout.contains("unowned"), "{policy}: {}", done.stdout);
+        // Others are what the policy says.
+        std::fs::remove_dir_all(repo.root.join("libs/web")).unwrap();
+        repo.commit("four");
+        match policy {
+            "report" => assert!(ask(&["HEAD~1"]).code(0).stdout.contains("unowned: deleted libs/web/x")),
+            "all" => assert!(ask(&["HEAD~1"]).code(0).stdout.contains("(unowned libs/web/x)")),
+            _ => drop(ask(&["HEAD~1"]).code(4).says("no app owns `libs/web/x`")),
+        }
+    }
+}
+
 #[test]
 fn a_repository_within_and_one_whose_git_directory_is_elsewhere() {
     let repo = with_apps(&[]);

@@ -94,6 +94,7 @@ fn targets_with_the_same_base_share_one_comparison() {
             unowned: Unowned::Report,
             given: Some(Choice::Found(Base { commit: bases[0].clone(), source: "`--base`".to_owned(), notes: vec![] })),
             digests: None,
+            left: None,
             known: Default::default(),
         };
         let together = Barrier::new(8);
