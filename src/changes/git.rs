@@ -27,7 +27,7 @@ impl Git {
     /// Opens the repository that `dir` lies in; `None` when it is of a kind that only the git program reads (reftable, SHA-256
     /// objects, a sparse or split index, a clone without trees, objects that others replace).
     ///
-    /// Fails when there is none, when it has no work tree and when it belongs to another user.
+    /// Fails when there is none, when it has no work tree and when it belongs to another user, unless git trusts it all the same.
     pub fn open(dir: &Path) -> Result<Option<Self>> {
         // As git does: objects are read far more often than they break, and `git fsck` looks for those that did.
         git2::opts::strict_hash_verification(false);
@@ -36,6 +36,8 @@ impl Git {
             Ok(repo) if is_partial(&repo) || is_split(&repo) || has_replacements(&repo) => return Ok(None),
             Ok(repo) => repo,
             Err(error) if error.class() == ErrorClass::Repository && is_unreadable(&error) => return Ok(None),
+            // Git knows more places where somebody may have said that it is to be trusted.
+            Err(error) if error.code() == ErrorCode::Owner && GitCli::open(dir).is_ok() => return Ok(None),
             Err(error) => return Err(not_opened(dir, &error)),
         };
         let Some(root) = repo.workdir().map(Path::to_owned) else {

@@ -11,6 +11,7 @@ mod shared;
 mod submodules;
 mod untracked;
 
+use crate::support::Offbuild;
 use offbuild::changes::base::{self, Choice};
 use offbuild::changes::{Ancestry, ChangeKind, History, git::Git, gitcli::GitCli};
 use offbuild::names::{CommitId, RepoPath};
@@ -628,4 +629,12 @@ fn a_repository_of_another_user_is_refused_with_advice() {
     assert_eq!(error.hint, Some(format!("if you trust it: `git config --global --add safe.directory {root}`")));
     let error = GitCli::open(&repo.root).unwrap_err().to_string();
     assert!(error.contains("dubious ownership") && error.contains("safe.directory"), "{error}");
+    // Told in a way that libgit2 does not hear: git is asked.
+    repo.git(&["config", "--file", "../trusting", "safe.directory", root.to_string().as_str()]);
+    let trusting = repo.dir.path().join("trusting").display().to_string();
+    let ask =
+        |config: &str| Offbuild::new(&repo.root, repo.dir.path()).env("GIT_CONFIG_GLOBAL", config).run(&["changed", "--base", "HEAD"]);
+    ask("/dev/null").code(3).says("belongs to another user");
+    let done = ask(&trusting);
+    assert!(!done.stderr.contains("another user"), "{}", done.stderr);
 }
