@@ -18,6 +18,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+/// As many jobs as GitHub makes of a matrix.
+const MOST_JOBS: usize = 256;
+
 /// What there is to tell.
 pub(super) struct Answer {
     /// The commit that is checked out, where it is told.
@@ -93,20 +96,27 @@ fn tell(answer: &Answer, global: &Global, args: &Changed) -> Result<u8> {
         ChangedFormat::Json => drop(super::print_data(&format!("{:#}\n", report(answer)))?),
         ChangedFormat::Matrix => drop(super::print_data(&format!("{}\n", github::matrix(&answer.changed())))?),
     }
-    tell_github(answer)?;
+    let told = tell_github(answer)?;
+    let jobs = answer.changed().len();
+    if jobs > MOST_JOBS && (told || args.format == ChangedFormat::Matrix) {
+        super::tell(format!(
+            "note: the matrix has {jobs} jobs, and GitHub takes {MOST_JOBS}: ask for some apps at a time, or deploy in one job"
+        ));
+    }
     Ok(u8::from(args.exit_code && !answer.names.is_empty()))
 }
 
-/// The outputs of a GitHub Actions step: `affected`, `matrix` and `any`.
-fn tell_github(answer: &Answer) -> Result<()> {
+/// The outputs of a GitHub Actions step: `affected`, `matrix` and `any`. False outside of one.
+fn tell_github(answer: &Answer) -> Result<bool> {
     let env = |name: &str| (answer.env)(name).filter(|value| !value.is_empty());
-    let (Some("true"), Some(path)) = (env("GITHUB_ACTIONS").as_deref(), env("GITHUB_OUTPUT")) else { return Ok(()) };
+    let (Some("true"), Some(path)) = (env("GITHUB_ACTIONS").as_deref(), env("GITHUB_OUTPUT")) else { return Ok(false) };
     std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(&path)
         .and_then(|mut file| file.write_all(github::changed_outputs(&answer.changed()).as_bytes()))
         .map_err(|error| Error::failed(format!("`GITHUB_OUTPUT` names `{path}`, which cannot be written")).because(error))
+        .map(|()| true)
 }
 
 /// A block per target: verdict, base, reasons; the nearest misses of what is left alone.

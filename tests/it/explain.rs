@@ -190,6 +190,13 @@ fn changed_answers_in_every_format_and_to_github() {
     let text = run(&["-v"]).code(0).stdout;
     assert!(text.contains("unowned: modified Makefile"), "{text}");
     run(&["--format", "csv", "--exit-code"]).code(2);
+    // More than GitHub takes is said, the answer is the same.
+    let manifest = std::fs::read_to_string(repo.root().join("apps/web/convox.yml")).unwrap();
+    for number in 0..256 {
+        repo.write(&format!("apps/more{number}/convox.yml"), &manifest);
+    }
+    let done = run(&["--format", "matrix"]).code(0).says("note: the matrix has 257 jobs, and GitHub takes 256");
+    assert_eq!(parsed(&done.stdout)["include"].as_array().unwrap().len(), 257);
 }
 
 #[test]
