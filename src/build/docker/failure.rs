@@ -126,7 +126,8 @@ pub(super) fn call(endpoint: &Endpoint, doing: &str, error: bollard::errors::Err
 
 /// What a registry said through the engine while pushing or pulling.
 pub(super) fn registry(reference: &str, text: &str) -> BuildError {
-    if text.contains("does not exist locally") {
+    // The second wording is that of an engine that keeps its images in containerd.
+    if text.contains("does not exist locally") || text.contains("tag does not exist: ") {
         return BuildError::Missing {
             message: format!("image `{reference}` is not on the engine: {text}"),
             hint: Some("see that `deploy/after_build.sh` did not remove or rename it".to_owned()),
@@ -232,6 +233,8 @@ mod tests {
     #[test]
     fn a_full_disk_and_a_missing_image_are_no_registry_failures() {
         assert!(matches!(registry("r", "write /x: no space left on device"), BuildError::Engine { hint: Some(_), .. }));
-        assert!(matches!(registry("r", "An image does not exist locally with the tag: r"), BuildError::Missing { .. }));
+        for text in ["An image does not exist locally with the tag: r", "tag does not exist: r:v1"] {
+            assert!(matches!(registry("r", text), BuildError::Missing { .. }), "{text}");
+        }
     }
 }

@@ -33,6 +33,17 @@ async fn an_engine_that_is_not_there_or_is_none_is_an_error_with_a_hint() {
     server.abort();
 }
 
+/// What becomes of a build after `then` was done once its step runs. One that ends before has failed to begin.
+async fn once_begun<T: std::fmt::Debug>(build: impl Future<Output = T>, told: &mut Told, then: impl FnOnce()) -> T {
+    tokio::pin!(build);
+    tokio::select! {
+        early = &mut build => panic!("the build ended before its step ran: {early:?}"),
+        () = told.until("log Out begun") => {}
+    }
+    then();
+    build.await
+}
+
 fn runs(argument: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -50,15 +61,17 @@ async fn cancelling_ends_the_engines_step() {
     let progress = told.progress.clone();
     let labels = BTreeMap::new();
     let build = bench.docker.build(&plan, &labels, &progress, &cancel);
-    let stop = async {
-        told.until("log Out begun").await;
-        cancel.cancel();
-    };
-    let (built, ()) = tokio::join!(build, stop);
+    let built = once_begun(build, &mut told, || cancel.cancel()).await;
     assert!(matches!(built, Err(BuildError::Cancelled)), "{built:?}");
     while runs(&seconds) {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+}
+
+/// The socket of the engine that the other tests use.
+fn engine_socket() -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    host.strip_prefix("unix://").expect("the tests' engine listens on a socket").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +86,7 @@ async fn a_lost_engine_is_an_error_and_no_hang() {
         while let Ok((mut near, _)) = listener.accept().await {
             let cut = relay.clone();
             tokio::spawn(async move {
-                let mut far = tokio::net::UnixStream::connect("/var/run/docker.sock").await.unwrap();
+                let mut far = tokio::net::UnixStream::connect(engine_socket()).await.unwrap();
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                     () = cut.cancelled() => {}
@@ -88,11 +101,7 @@ async fn a_lost_engine_is_an_error_and_no_hang() {
     let labels = BTreeMap::new();
     let never = CancellationToken::new();
     let build = bench.docker.build(&plan, &labels, &progress, &never);
-    let stop = async {
-        told.until("log Out begun").await;
-        cut.cancel();
-    };
-    let (built, ()) = tokio::join!(build, stop);
+    let built = once_begun(build, &mut told, || cut.cancel()).await;
     assert!(matches!(&built, Err(BuildError::Engine { message, .. }) if message.contains("was lost")), "{built:?}");
 }
 
@@ -121,7 +130,7 @@ async fn an_engine_behind_tls_is_verified_and_builds() {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(mut near) = acceptor.accept(near).await else { return };
-                let mut far = tokio::net::UnixStream::connect("/var/run/docker.sock").await.unwrap();
+                let mut far = tokio::net::UnixStream::connect(engine_socket()).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
             });
         }

@@ -12,7 +12,7 @@ async fn a_push_needs_the_right_password_and_a_registry() {
     let registry = RealRegistry::start(home.path());
     let mut bench = Bench::new();
     bench.base = Base::import().and_images_of(&registry.host);
-    let plan = bench.plan("FROM BASE\nRUN head -c 3000000 /dev/urandom > /big");
+    let plan = bench.plan("FROM BASE\nRUN head -c 32000000 /dev/urandom > /big");
     let mut told = Told::new();
     let id = bench.build(&plan, &told).await.unwrap();
     let repository = Repository::parse(&format!("{}/{}", registry.host, unique())).unwrap();

@@ -91,6 +91,7 @@ impl Told {
         lines
     }
 
+    /// Waits until a line with this text is told.
     async fn until(&mut self, text: &str) {
         while let Some(event) = self.events.recv().await {
             if line(event.kind).contains(text) {
@@ -126,6 +127,11 @@ impl Bench {
     fn with(vars: Vec<(String, String)>, logins: Logins) -> Self {
         let docker = connect(vars, logins).unwrap();
         Self { docker, base: Base::import(), dir: tempfile::tempdir().unwrap(), built: Mutex::default() }
+    }
+
+    /// The engine's major version.
+    async fn major(&self) -> u32 {
+        self.docker.probe().await.unwrap().version.split('.').next().unwrap().parse().unwrap()
     }
 
     fn write(&self, path: &str, text: &str) -> PathBuf {

@@ -208,6 +208,8 @@ fn named(text: &str) -> String {
         (r"(?m)^web@staging \| WHEN system/.*\n", ""),
         (r"(?m)^ *(after TIME:|log WHEN) .*\n", ""),
         (r"(?m)^web/web \| => (\[internal\]|\[\d/\d\] FROM) .*\n", ""),
+        // How BuildKit says it since engine 23.
+        (r#"process "(/bin/sh -c [^"\n]*)" did not complete successfully: "#, "executor failed running [$1]: "),
         // Which of two steps took longer.
         (r"(?s)critical\spath:\s.*?longest\sin\sit:\s.*?,\sTIME\n", ""),
         // A sign of life of a run that was slow.
