@@ -110,7 +110,7 @@ impl Docker {
         let session = Session::open(&self.endpoint, &build.context_key, offer).await?;
         let reference = session.id.clone();
         let request = request::request(build, labels, &checked, able.as_ref(), &session.id, &reference)?;
-        let mut steps = Steps::new(progress.clone());
+        let mut steps = Steps::new(progress.clone(), &checked.shown);
         let answer = match control.solve(request, &mut steps).await {
             Ok(answer) => answer,
             // Our own reason first: BuildKit only saw a transfer or a connection end.

@@ -15,6 +15,8 @@ const TAIL: usize = 20;
 /// All steps of one build so far.
 pub(super) struct Steps {
     progress: Progress,
+    /// How the Dockerfile is called.
+    dockerfile: String,
     steps: BTreeMap<String, Step>,
     /// Digests of the steps that failed, in the order they did.
     failed: Vec<String>,
@@ -40,8 +42,8 @@ pub(super) struct FailedStep {
 }
 
 impl Steps {
-    pub(super) fn new(progress: Progress) -> Self {
-        Self { progress, steps: BTreeMap::new(), failed: Vec::new() }
+    pub(super) fn new(progress: Progress, dockerfile: &str) -> Self {
+        Self { progress, dockerfile: dockerfile.to_owned(), steps: BTreeMap::new(), failed: Vec::new() }
     }
 
     /// Takes in one message.
@@ -52,7 +54,7 @@ impl Steps {
         status.logs.iter().for_each(|log| self.log(log));
         over.into_iter().for_each(|vertex| self.vertex(vertex));
         for warning in &status.warnings {
-            self.progress.notice(format!("BuildKit warns: {}", warning_text(warning)));
+            self.progress.notice(warning_text(warning, &self.dockerfile));
         }
     }
 
@@ -157,18 +159,23 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-fn warning_text(warning: &VertexWarning) -> String {
-    let mut text = String::from_utf8_lossy(&warning.short).into_owned();
-    if let Some(start) = warning.ranges.first().and_then(|range| range.start.as_ref()) {
-        text.push_str(&format!(" (line {})", start.line));
-    }
-    for detail in &warning.detail {
-        text.push_str(&format!("; {}", String::from_utf8_lossy(detail)));
-    }
+/// The warning with its place in the Dockerfile, and where more about it stands.
+fn warning_text(warning: &VertexWarning, dockerfile: &str) -> String {
+    let short = String::from_utf8_lossy(&warning.short);
+    let Some(start) = warning.ranges.first().and_then(|range| range.start.as_ref()) else {
+        return format!("BuildKit warns: {short}{}", more(warning));
+    };
+    // BuildKit repeats the line in its words.
+    let short = short.strip_suffix(&format!(" (line {})", start.line)).unwrap_or(&short);
+    format!("{dockerfile}:{}: BuildKit warns: {short}{}", start.line, more(warning))
+}
+
+/// The page that explains a warning, or the explanation when there is no page.
+fn more(warning: &VertexWarning) -> String {
     if !warning.url.is_empty() {
-        text.push_str(&format!("; see {}", warning.url));
+        return format!("; see {}", warning.url);
     }
-    text
+    warning.detail.iter().map(|detail| format!("; {}", String::from_utf8_lossy(detail))).collect()
 }
 
 fn between(start: &Timestamp, end: &Timestamp) -> Duration {
@@ -182,11 +189,12 @@ mod tests {
     use crate::event::{EventKind, Events, Stage, Step as EventStep};
     use crate::names::AppName;
     use crate::secret::Redactor;
+    use bollard_buildkit_proto::pb::{Position, Range};
 
     fn told(messages: Vec<StatusResponse>) -> (Vec<String>, Option<FailedStep>) {
         let (events, mut receiver) = Events::new(Redactor::default());
         let step = EventStep { app: AppName::new("web").unwrap(), rack: None, service: None, stage: Stage::Build };
-        let mut steps = Steps::new(events.progress(step));
+        let mut steps = Steps::new(events.progress(step), "web/Dockerfile");
         messages.into_iter().for_each(|message| steps.take(message));
         steps.finish();
         let mut lines = Vec::new();
@@ -274,5 +282,27 @@ mod tests {
         );
         assert!(lines.iter().any(|line| line.starts_with("notice BuildKit clipped")));
         assert_eq!(failed, None);
+    }
+
+    #[test]
+    fn a_warning_has_its_place_once() {
+        let at = |line| Range { start: Some(Position { line, character: 0 }), end: None };
+        let warning = |short: &str, ranges: Vec<Range>, url: &str| VertexWarning {
+            short: short.as_bytes().to_vec(),
+            detail: vec![b"a long text".to_vec()],
+            url: url.to_owned(),
+            ranges,
+            ..VertexWarning::default()
+        };
+        let warnings = vec![
+            warning("LegacyKeyValueFormat: old (line 2)", vec![at(2)], "https://x.example/legacy"),
+            warning("nowhere", Vec::new(), ""),
+        ];
+        let (lines, _) = told(vec![StatusResponse { warnings, ..StatusResponse::default() }]);
+        let expected = [
+            "notice web/Dockerfile:2: BuildKit warns: LegacyKeyValueFormat: old; see https://x.example/legacy",
+            "notice BuildKit warns: nowhere; a long text",
+        ];
+        assert_eq!(lines, expected);
     }
 }

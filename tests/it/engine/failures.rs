@@ -65,7 +65,7 @@ async fn keys_the_engine_does_not_know_are_refused_and_others_work() {
         ..bench.plan("FROM BASE\nCOPY --from=extra file /file\nRUN --mount=type=bind,from=extra,target=/m cat /m/file")
     };
     let shm = ImageBuild { shm_size: Some(8 << 20), ..bench.plan("FROM BASE") };
-    let new = bench.docker.probe().await.unwrap().version.split('.').next().and_then(|major| major.parse::<u32>().ok()) >= Some(23);
+    let new = bench.major().await >= 23;
     for (key, plan) in [("additional_contexts", named), ("shm_size", shm)] {
         let text = std::fs::read_to_string(&plan.dockerfile).unwrap();
         let built = bench.build(&plan, &Told::new()).await;
@@ -90,4 +90,21 @@ async fn a_missing_directory_is_found_before_the_build() {
     let plan = ImageBuild { context: Path::new("/nowhere/at/all").to_owned(), ..bench.plan("FROM BASE") };
     let error = bench.build(&plan, &Told::new()).await.unwrap_err();
     assert!(matches!(&error, BuildError::Missing { message, .. } if message.contains("the build context")), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_buildkit_warns_of_is_told_with_its_line() {
+    let bench = Bench::new();
+    let plan = bench.plan("FROM BASE as one\nENV DIR /x\nARG API_TOKEN\nFROM one\nRUN true\nCMD true");
+    // Of a build from the cache too.
+    for _ in 0..2 {
+        let mut told = Told::new();
+        bench.build(&plan, &told).await.unwrap();
+        let lines = told.lines();
+        for (line, rule) in [(1, "FromAsCasing"), (2, "LegacyKeyValueFormat"), (3, "SecretsUsedInArgOrEnv"), (6, "JSONArgsRecommended")] {
+            let start = format!("notice Dockerfile:{line}: BuildKit warns: {rule}: ");
+            let said = lines.iter().filter(|line| line.starts_with(&start) && line.contains("; see https://")).count();
+            assert_eq!(said, usize::from(bench.major().await >= 28), "{rule}: {lines:#?}");
+        }
+    }
 }
