@@ -6,8 +6,8 @@
 //! 3. [`words`] splits and expands words as BuildKit's shell lexer does.
 //!
 //! Whatever cannot be resolved widens to the whole context; nothing is narrowed: `--exclude` is not looked at, `ONBUILD` counts
-//! as if it ran here. Two things stand in images and are not seen: `ONBUILD COPY` of a base image, and an `ENV` of a base image
-//! that hides an `ARG` of the same name. Facts: <https://docs.docker.com/reference/dockerfile/>.
+//! as if it ran here, too. Two things stand in images and are not seen: `ONBUILD COPY` of a base image, and an `ENV` of a base image
+//! that gives an `ARG` of the same name the value it lacks. Facts: <https://docs.docker.com/reference/dockerfile/>.
 
 mod lines;
 mod words;
@@ -49,8 +49,8 @@ pub enum Origin {
 }
 
 /// Arguments whose values the builder sets itself.
-const AUTOMATIC: [&str; 8] =
-    ["BUILDPLATFORM", "BUILDOS", "BUILDARCH", "BUILDVARIANT", "TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"];
+const AUTOMATIC: [&str; 9] =
+    ["BUILDPLATFORM", "BUILDOS", "BUILDARCH", "BUILDVARIANT", "TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT", "TARGETSTAGE"];
 
 /// Reads a Dockerfile built with these arguments.
 #[must_use]
@@ -60,10 +60,11 @@ pub fn reads(dockerfile: &str, args: &BTreeMap<String, String>) -> Reads {
         given: args,
         escape: file.escape,
         line: 1,
-        global: BTreeMap::new(),
+        global: Variables::new(),
         stages: BTreeMap::new(),
         stage: None,
-        variables: Variables::default(),
+        variables: Variables::new(),
+        triggers: Vec::new(),
         found: Reads::default(),
     };
     if let Some((line, why)) = file.doubt {
@@ -76,30 +77,22 @@ pub fn reads(dockerfile: &str, args: &BTreeMap<String, String>) -> Reads {
     walk.found
 }
 
-/// The variables of a stage. An `ENV` wins over an `ARG` of the same name.
-#[derive(Debug, Clone, Default)]
-struct Variables {
-    env: BTreeMap<String, Variable>,
-    args: BTreeMap<String, Variable>,
-}
-
-impl Variables {
-    fn get(&self, name: &str) -> Variable {
-        self.env.get(name).or_else(|| self.args.get(name)).cloned().unwrap_or(Variable::Unknown)
-    }
-}
+/// Variables by name. Whatever Docker's documentation says of `ENV` and `ARG` of one name: in a `COPY` the later one wins.
+type Variables = BTreeMap<String, Variable>;
 
 struct Walk<'a> {
     given: &'a BTreeMap<String, String>,
     escape: char,
     line: usize,
     /// Arguments before the first `FROM`.
-    global: BTreeMap<String, Variable>,
-    /// Variables of the stages, by number and by lower-case name, as they ended.
-    stages: BTreeMap<String, Variables>,
+    global: Variables,
+    /// The stages, by number and by lower-case name: variables as they ended, and what waits in `ONBUILD` with its line.
+    stages: BTreeMap<String, (Variables, Vec<(usize, String)>)>,
     /// The stage being read: its number and its name. `None` before the first `FROM`.
     stage: Option<(usize, Option<String>)>,
     variables: Variables,
+    /// What the stage has in `ONBUILD`.
+    triggers: Vec<(usize, String)>,
     found: Reads,
 }
 
@@ -119,18 +112,35 @@ impl Walk<'_> {
             "COPY" => self.copy(rest, false),
             "ADD" => self.copy(rest, true),
             "RUN" => self.run(rest),
-            "ONBUILD" => self.instruction(rest),
+            "ONBUILD" => self.onbuild(rest),
             _ => {}
         }
     }
 
+    /// An instruction for the stages that start from this one. What it reads counts here, too; variables it sets are not set here.
+    fn onbuild(&mut self, rest: &str) {
+        let name = rest.split_whitespace().next().unwrap_or_default();
+        // Docker refuses both.
+        if name.eq_ignore_ascii_case("FROM") || name.eq_ignore_ascii_case("ONBUILD") {
+            return;
+        }
+        let before = self.variables.clone();
+        self.instruction(rest);
+        self.variables = before;
+        self.triggers.push((self.line, rest.to_owned()));
+    }
+
     fn expand(&self, word: &str) -> Result<String, Failed> {
-        words::expand(word, self.escape, &|name| self.variables.get(name))
+        self.expand_with(word, &self.variables)
     }
 
     /// As [`Walk::expand`], with the arguments before the first `FROM`: all that a `FROM` sees.
     fn expand_global(&self, word: &str) -> Result<String, Failed> {
-        words::expand(word, self.escape, &|name| self.global.get(name).cloned().unwrap_or(Variable::Unknown))
+        self.expand_with(word, &self.global)
+    }
+
+    fn expand_with(&self, word: &str, variables: &Variables) -> Result<String, Failed> {
+        words::expand(word, self.escape, &|name| variables.get(name).cloned().unwrap_or(Variable::Unknown))
     }
 
     fn from(&mut self, rest: &str) {
@@ -146,14 +156,19 @@ impl Walk<'_> {
         let base = self.stages.get(&image.to_ascii_lowercase()).cloned();
         self.found.sources.push(SourceRead { pattern: String::new(), line: self.line, from: Origin::Named(image.clone()) });
         self.image(&image);
-        self.variables = base.unwrap_or_default();
+        let (variables, triggers) = base.unwrap_or_default();
+        self.variables = variables;
         self.stage = Some((number, name));
+        for (line, trigger) in triggers {
+            self.line = line;
+            self.instruction(&trigger);
+        }
     }
 
     /// Remembers the stage that ends; returns the number of the next one.
     fn end_stage(&mut self) -> usize {
         let Some((number, name)) = self.stage.take() else { return 0 };
-        let ended = std::mem::take(&mut self.variables);
+        let ended = (std::mem::take(&mut self.variables), std::mem::take(&mut self.triggers));
         if let Some(name) = name {
             self.stages.insert(name, ended.clone());
         }
@@ -172,26 +187,36 @@ impl Walk<'_> {
     }
 
     fn arg(&mut self, rest: &str) {
+        let (in_stage, before) = (self.stage.is_some(), self.known().clone());
         for word in words::split(rest, self.escape) {
             let (name, default) = match word.split_once('=') {
                 Some((name, default)) => (name.to_owned(), Some(default.to_owned())),
                 None => (word, None),
             };
-            let in_stage = self.stage.is_some();
             let value = match (self.given.get(&name), default) {
                 (Some(given), _) => Variable::Value(given.clone()),
-                (None, Some(default)) if in_stage => self.value(&default),
-                (None, Some(default)) => self.expand_global(&default).map_or(Variable::Unknown, Variable::Value),
+                // Whether the names before it in one `ARG` have their new values depends on the version of BuildKit.
+                (None, Some(default)) => match (self.expand_with(&default, &before), self.expand_with(&default, self.known())) {
+                    (Ok(one), Ok(other)) if one == other => Variable::Value(one),
+                    _ => Variable::Unknown,
+                },
                 (None, None) if AUTOMATIC.contains(&name.as_str()) => Variable::Unknown,
                 (None, None) if in_stage => self.global.get(&name).cloned().unwrap_or(Variable::Unset),
                 (None, None) => Variable::Unset,
             };
-            if in_stage {
-                self.variables.args.insert(name, value)
+            let known = if in_stage { &mut self.variables } else { &mut self.global };
+            if value == Variable::Unset {
+                // It takes away no value.
+                known.entry(name).or_insert(value);
             } else {
-                self.global.insert(name, value)
-            };
+                known.insert(name, value);
+            }
         }
+    }
+
+    /// The variables an instruction here sees.
+    fn known(&self) -> &Variables {
+        if self.stage.is_some() { &self.variables } else { &self.global }
     }
 
     fn value(&self, word: &str) -> Variable {
@@ -208,13 +233,15 @@ impl Walk<'_> {
             }
             _ => words.iter().filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), self.value(v))).collect(),
         };
-        self.variables.env.extend(pairs);
+        self.variables.extend(pairs);
     }
 
     fn copy(&mut self, rest: &str, remote: bool) {
         let (flags, rest) = words::flags(rest, self.escape);
         let origin = match flags.iter().find_map(|flag| flag.strip_prefix("--from=")) {
             Some(from) => match self.expand(from) {
+                // As if it were not there.
+                Ok(from) if from.is_empty() => Origin::Context,
                 Ok(from) => Origin::Named(from),
                 Err(failed) => return self.widen(self.line, format!("`--from={from}` cannot be resolved: {failed}")),
             },
@@ -223,14 +250,13 @@ impl Walk<'_> {
         if let Origin::Named(name) = &origin {
             self.image(name);
         }
-        let mut sources = match serde_json::from_str::<Vec<String>>(rest) {
-            Ok(list) => list,
-            Err(_) => rest.split_whitespace().map(str::to_owned).collect(),
-        };
+        let list = serde_json::from_str::<Vec<String>>(rest).ok();
+        let is_list = list.is_some();
+        let mut sources = list.unwrap_or_else(|| rest.split_whitespace().map(str::to_owned).collect());
         // The last one is the destination.
         sources.pop();
         for source in sources {
-            if lines::heredoc(&source).is_some() {
+            if !is_list && lines::heredoc(&source).is_some() {
                 continue;
             }
             match self.expand(&source) {
@@ -260,17 +286,19 @@ impl Walk<'_> {
 
     fn mount(&mut self, mount: &str) {
         let field = |names: &[&str]| {
-            mount.split(',').find_map(|field| {
+            let fields = mount.split(',').filter_map(|field| {
                 let (key, value) = field.trim_matches(['"', '\'']).split_once('=')?;
                 names.contains(&key.to_ascii_lowercase().as_str()).then_some(value)
-            })
+            });
+            // Written twice, the last one counts.
+            fields.last()
         };
         let resolved = |value: Option<&str>| value.map(|value| self.expand(value)).transpose();
         let (kind, from, source) = (resolved(field(&["type"])), resolved(field(&["from"])), resolved(field(&["source", "src"])));
         let (Ok(kind), Ok(from), Ok(source)) = (kind, from, source) else {
             return self.widen(self.line, format!("`--mount={mount}` cannot be resolved"));
         };
-        match (kind.as_deref(), from) {
+        match (kind.as_deref(), from.filter(|from| !from.is_empty())) {
             (Some("bind") | None | Some("cache"), Some(from)) => {
                 self.image(&from);
                 self.source(source.as_deref().unwrap_or_default(), mount, Origin::Named(from));

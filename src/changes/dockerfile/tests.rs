@@ -32,6 +32,10 @@ fn sources_of_copy_and_add() {
             "one:x | 0:x | r.io/i:1:z | q",
         ),
         ("FROM a\nONBUILD COPY later /\nONBUILD ADD more /", "later | more"),
+        ("FROM a AS b\nENV D=x\nONBUILD COPY $D /\nONBUILD ENV D=z\nENV D=y\nCOPY q$D /\nFROM b\nCOPY $D /", "x | qy | y | z"),
+        ("FROM a\nONBUILD FROM 1\nFROM 1\nCOPY x /", "x"),
+        ("FROM a\nARG S\nCOPY --from=$S x /\nCOPY -- --y /", "x | --y"),
+        ("FROM a\nCOPY [\"<<EOF\", \"/\"]", "<<EOF"),
         ("FROM a\nCOPY --chown=x --from=libs sub /d", "libs:sub"),
         ("FROM a\nCOPY . /d", " | all@2: `.` is the whole context"),
         ("FROM a\nCOPY x /d\nADD ./ /d", "x |  | all@3: `./` is the whole context"),
@@ -85,6 +89,7 @@ fn bind_mounts_read_too() {
         ("FROM a\nRUN --mount=type=bind,source=a*,target=/x make", "all@2: `a*` looks like a pattern and is a path"),
         ("FROM a\nRUN --mount=type=bind,source=$NO,target=/x make", "all@2: `--mount=type=bind,source=$NO,target=/x` cannot be resolved"),
         ("FROM a\nRUN make --mount=type=bind", ""),
+        ("FROM a\nRUN --mount=source=x,src=y,target=/x make", "y"),
     ] {
         assert_eq!(summary(text, &[]), expected, "{text}");
     }
@@ -97,7 +102,15 @@ fn variables_are_those_of_the_stage() {
         ("FROM a\nARG D=src\nCOPY $D /d", &[("D", "other")][..], "other"),
         ("FROM a\nARG D\nCOPY ${D:-dflt} ${D:+no}z /d", &[][..], "dflt | z"),
         ("ARG D=src\nFROM a\nARG D\nCOPY $D /d", &[][..], "src"),
-        ("FROM a\nENV A=1 B=\"two 2\"\nENV OLD the rest\nARG A=9\nCOPY $A \"$B\"x ${OLD} /d", &[("A", "7")][..], "1 | two 2x | the rest"),
+        ("FROM a\nENV A=1 B=\"two 2\"\nENV OLD the rest\nARG A\nCOPY $A \"$B\"x ${OLD} /d", &[][..], "1 | two 2x | the rest"),
+        ("FROM a\nENV A=1\nARG A=9\nCOPY $A /d\nENV A=2\nCOPY $A /d", &[("A", "7")][..], "7 | 2"),
+        ("FROM a\nARG A=1 B=$A\nARG C=x D=${C}y\nARG C=x E=$C\nCOPY $E /d", &[][..], "x"),
+        ("FROM a\nARG A=1\nARG A=2 B=$A\nCOPY $B /d", &[][..], "all@4: `$B` cannot be resolved: the value of `B` is not known here"),
+        (
+            "FROM a\nARG TARGETSTAGE\nCOPY x$TARGETSTAGE /d",
+            &[][..],
+            "all@3: `x$TARGETSTAGE` cannot be resolved: the value of `TARGETSTAGE` is not known here",
+        ),
         ("FROM a AS base\nENV E=e\nFROM base\nCOPY $E /d", &[][..], "e"),
         ("FROM a\nENV E=e\nARG F=$E/f\nCOPY '$E' \\$E $F /d", &[][..], "$E | $E | e/f"),
         ("FROM a\nARG D=./\nCOPY $D /d", &[][..], " | all@3: `$D` is the whole context"),

@@ -69,6 +69,10 @@ pub(super) fn flags(text: &str, escape: char) -> (Vec<String>, &str) {
     while rest.starts_with("--") {
         let Some(flag) = split(rest, escape).into_iter().next() else { break };
         rest = rest[flag.len()..].trim_start();
+        // It ends the flags: what follows may begin with dashes itself.
+        if flag == "--" {
+            break;
+        }
         flags.push(flag);
     }
     (flags, rest)
