@@ -30,6 +30,16 @@ pub struct Listed {
     pub name: Vec<u8>,
     /// It is a directory.
     pub is_dir: bool,
+    /// It is a link.
+    pub is_link: bool,
+}
+
+impl Listed {
+    /// Its path, when it was listed in `dir`.
+    #[must_use]
+    pub fn below(&self, dir: &RepoPath) -> RepoPath {
+        RepoPath::from_git(if dir.is_root() { self.name.clone() } else { [dir.as_bytes(), b"/", &self.name].concat() })
+    }
 }
 
 /// Files by their paths in the repository.
@@ -141,7 +151,10 @@ impl Files for OnDisk {
     }
 
     fn list(&self, dir: &RepoPath) -> io::Result<Vec<Listed>> {
-        let listed = |entry: std::fs::DirEntry| Ok(Listed { is_dir: entry.file_type()?.is_dir(), name: entry.file_name().into_vec() });
+        let listed = |entry: std::fs::DirEntry| {
+            let kind = entry.file_type()?;
+            Ok(Listed { name: entry.file_name().into_vec(), is_dir: kind.is_dir(), is_link: kind.is_symlink() })
+        };
         std::fs::read_dir(dir.under(&self.root))?.map(|entry| entry.and_then(listed)).collect()
     }
 }

@@ -48,7 +48,7 @@ impl Node {
 pub struct Asked {
     /// What was there, links not followed (a link leads to another path that was asked for).
     seen: BTreeMap<RepoPath, Seen>,
-    /// The names in directories that were listed, those of directories apart.
+    /// The names of directories and links in the directories that were listed.
     listed: BTreeMap<RepoPath, BTreeSet<RepoPath>>,
 }
 
@@ -186,11 +186,15 @@ impl Files for InCommit {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let entries = self.dir(&path, &node.id)?;
-        let dirs = entries.iter().filter(|(_, node)| node.mode & FORMAT == DIR).map(|(name, _)| RepoPath::from_git(name.clone()));
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).listed.entry(path).or_insert_with(|| dirs.collect());
+        let kept = entries.iter().filter(|(_, node)| matches!(node.mode & FORMAT, DIR | LINK));
+        let kept = kept.map(|(name, _)| RepoPath::from_git(name.clone()));
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).listed.entry(path).or_insert_with(|| kept.collect());
         Ok(entries
             .iter()
-            .map(|(name, node)| Listed { name: name.clone(), is_dir: matches!(node.mode & FORMAT, DIR | SUBMODULE) })
+            .map(|(name, node)| {
+                let kind = node.mode & FORMAT;
+                Listed { name: name.clone(), is_dir: matches!(kind, DIR | SUBMODULE), is_link: kind == LINK }
+            })
             .collect())
     }
 }
@@ -246,15 +250,16 @@ impl Asked {
         if self.seen.range(first_below..).next().is_some_and(|(asked, _)| asked.is_in(path)) {
             return true;
         }
-        // A file that comes or goes may make its directories come and go; one may become a submodule, which is listed as one.
+        // A file that comes or goes may make its directories come and go; one may become a link, or a submodule, which is listed as a
+        // directory.
         let mut above = std::iter::successors(Some(path.clone()), |at| Some(at.parent())).take_while(|at| !at.is_root());
         above.any(|at| {
-            let was_dir = match (self.listed.get(&at.parent()), self.seen.get(&at)) {
+            let was_told = match (self.listed.get(&at.parent()), self.seen.get(&at)) {
                 (_, Some(seen)) => *seen == Seen::Dir,
                 (Some(names), None) => names.contains(&RepoPath::from_git(at.parts().last().unwrap_or_default())),
                 (None, None) => return false,
             };
-            was_dir != matches!(now.kind(&at), Ok(Some(Kind::Dir | Kind::Other)))
+            was_told != (matches!(now.kind(&at), Ok(Some(Kind::Dir | Kind::Other))) || now.is_link(&at))
         })
     }
 }

@@ -36,7 +36,7 @@ fn of_build(build: &ServiceBuild, files: &dyn Files) -> Option<Vec<Read>> {
     // A named context is an input as a whole (`also_reads`); stages and images read nothing here.
     let sources = found.sources.iter().filter(|source| source.from == Origin::Context);
     let one = |source: &SourceRead| match reach(&build.context, &source.pattern) {
-        Some((path, reach)) if !has_link(files, &build.context, &path) => read(reach, path.to_string(), source.line),
+        Some((path, reach)) if !has_link(files, &build.context, &source.pattern) => read(reach, path.to_string(), source.line),
         Some(_) => whole(source.line, "a link leads elsewhere"),
         None => whole(source.line, "its pattern is not understood"),
     };
@@ -46,20 +46,82 @@ fn of_build(build: &ServiceBuild, files: &dyn Files) -> Option<Vec<Read>> {
 /// A source as a path of the repository, with what it reaches.
 fn reach(context: &RepoPath, pattern: &str) -> Option<(RepoPath, Reach)> {
     let path = context.join(pattern)?;
-    if !pattern.contains(['*', '?', '[', '\\']) {
+    if !is_pattern(pattern) {
         return Some((path.clone(), Reach::Path(path)));
     }
-    // Braces are plain characters to Docker, and so is everything in the context's own path.
-    let pattern = pattern.replace('{', "[{]").replace('}', "[}]");
     let context = globset::escape(std::str::from_utf8(context.as_bytes()).ok()?);
+    let pattern = as_glob(pattern)?;
     let glob = if context.is_empty() { pattern } else { format!("{context}/{pattern}") };
     Some((path, Reach::of(&glob).ok()?))
 }
 
-/// True when a directory on the way from the context to `path`, or `path` itself, is a link: what it leads to is read.
-fn has_link(files: &dyn Files, context: &RepoPath, path: &RepoPath) -> bool {
-    let above = std::iter::successors(Some(path.clone()), |path| (!path.is_root()).then(|| path.parent()));
-    above.take_while(|at| at != context).any(|at| files.is_link(&at))
+fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '[', '\\'])
+}
+
+/// A pattern of Docker's as a glob that matches at least the same; `None` when it ends in the middle.
+///
+/// `?` and classes are one character there and one byte in a glob; `!` negates in a glob alone, where `\` means nothing inside a
+/// class; braces are plain to Docker.
+fn as_glob(pattern: &str) -> Option<String> {
+    let mut glob = String::new();
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => glob.push_str(&globset::escape(&rest.next()?.to_string())),
+            '[' => {
+                let mut members = String::new();
+                loop {
+                    match rest.next()? {
+                        ']' if !members.is_empty() && members != "^" => break,
+                        '\\' => members.extend(['\\', rest.next()?]),
+                        member => members.push(member),
+                    }
+                }
+                let plain = members.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+                glob.push_str(&if plain { format!("[{members}]") } else { "*".to_owned() });
+            }
+            '?' | '*' => glob.push('*'),
+            '{' | '}' => glob.push_str(&format!("[{c}]")),
+            c => glob.push(c),
+        }
+    }
+    Some(glob)
+}
+
+/// True when a link is on the way to what a source means, or at its end: what it leads to is read.
+fn has_link(files: &dyn Files, context: &RepoPath, pattern: &str) -> bool {
+    let mut dirs = vec![context.clone()];
+    for part in pattern.split('/').filter(|part| !part.is_empty()) {
+        if part == "**" {
+            let mut at = 0;
+            while let Some(dir) = dirs.get(at).cloned() {
+                dirs.extend(files.list(&dir).unwrap_or_default().iter().filter(|entry| entry.is_dir).map(|entry| entry.below(&dir)));
+                at += 1;
+            }
+            continue;
+        }
+        // A `!` it begins with is plain behind a slash.
+        let names = DockerIgnore::from_patterns([format!("/{part}")]).ok().filter(|_| is_pattern(part));
+        let Some(names) = names else {
+            dirs = dirs.iter().filter_map(|dir| dir.join(part)).collect();
+            if dirs.iter().any(|path| files.is_link(path)) {
+                return true;
+            }
+            continue;
+        };
+        let mut found = Vec::new();
+        for dir in &dirs {
+            for entry in files.list(dir).unwrap_or_default().into_iter().filter(|entry| names.is_ignored(&entry.name)) {
+                if entry.is_link {
+                    return true;
+                }
+                found.extend(entry.is_dir.then(|| entry.below(dir)));
+            }
+        }
+        dirs = found;
+    }
+    false
 }
 
 /// The ignore file a build obeys, with its text: the Dockerfile's own one before the context's.
@@ -149,10 +211,59 @@ mod tests {
             ("everything but", Some("FROM x\nCOPY . /\n"), "apps\nlibs/*\n!libs/other\n", plus(&["libs/other"])),
             ("a variable the base image may set", Some("FROM x\nCOPY libs/$WHAT /\n"), "", plus(&asked)),
             ("through a link", Some("FROM x\nCOPY libs/link /\n"), "", plus(&asked)),
+            ("a pattern that meets a link", Some("FROM x\nCOPY l*/li?k /\n"), "", plus(&asked)),
+            ("a pattern that may meet a link below", Some("FROM x\nCOPY --parents **/link /\n"), "", plus(&asked)),
             ("no Dockerfile", None, "", plus(&asked)),
         ];
         for (name, dockerfile, ignore, expected) in table {
             assert_eq!(inputs(dockerfile, ignore, &asked), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_links_of_a_build_lead_to_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let link = |target: &str, path: &str| std::os::unix::fs::symlink(target, root.path().join(path)).unwrap();
+        for dir in ["apps/web", "shared/context", "shared/named"] {
+            std::fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        std::fs::write(root.path().join("shared/Dockerfile"), "FROM x\nCOPY one /\n").unwrap();
+        std::fs::write(root.path().join("shared/ignore"), "").unwrap();
+        link("../../shared/Dockerfile", "apps/web/Dockerfile");
+        link("../../shared/ignore", "apps/web/Dockerfile.dockerignore");
+        link("../../shared/context", "apps/web/context");
+        link("../../shared/named", "apps/web/named");
+        let manifest = manifest("apps/web/context", "apps/web/Dockerfile", &["apps/web/named"]);
+        let files = OnDisk::new(root.path());
+        let reads = reads_of(&manifest, &files);
+        let files: &dyn Files = &files;
+        let inputs = inputs_of(&app(), &Arc::new(Shared::default()), Some(&manifest), &reads, &|path| files.through_links(path)).unwrap();
+        for path in ["shared/Dockerfile", "shared/ignore", "shared/context/one", "shared/named/x", "apps/web/context"] {
+            assert!(inputs.contain(&RepoPath::from(path)), "{path}");
+        }
+        assert!(!inputs.contain(&RepoPath::from("shared/other")));
+    }
+
+    #[test]
+    fn a_pattern_of_dockers_is_a_glob_that_matches_no_less() {
+        for (pattern, yes, no) in [
+            ("a?c", &["abc", "a\u{e9}c"][..], &["a/c", "b"][..]),
+            ("[!o]ne", &["one", "!ne"], &["two"]),
+            ("[^o]x", &["ax", "\u{e9}x"], &["a/x"]),
+            ("[a-c]x", &["bx"], &["dx"]),
+            ("[\\]a]x", &["]x", "ax"], &["a/x"]),
+            ("[{]b}", &["{b}"], &["b"]),
+            ("\\*", &["*"], &["a"]),
+            ("{a,b}*", &["{a,b}c"], &["a"]),
+        ] {
+            let (_, reach) = reach(&RepoPath::default(), pattern).unwrap();
+            for path in yes {
+                assert!(reach.contains(&RepoPath::from(*path)), "{pattern} {path}");
+            }
+            for path in no {
+                assert!(!reach.contains(&RepoPath::from(*path)), "{pattern} {path}");
+            }
+        }
+        assert!(reach(&RepoPath::default(), "a[b").is_none());
     }
 }

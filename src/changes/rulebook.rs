@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the file begins with: another layout gets another number, another version of the program another file.
-const FORMAT: &str = concat!("offbuild rules 3 ", env!("CARGO_PKG_VERSION"));
+const FORMAT: &str = concat!("offbuild rules 4 ", env!("CARGO_PKG_VERSION"));
 
 /// Every kind of rule there is, by number in the file.
 const KINDS: [&str; 9] = ["directory", "uses", "global", "context", "dockerfile", "dockerignore", "manifest", "hook", "build"];

@@ -31,7 +31,7 @@ impl Files for Everywhere<'_> {
     }
 
     fn list(&self, dir: &RepoPath) -> io::Result<Vec<Listed>> {
-        let name = |name: &str, is_dir| Listed { name: name.as_bytes().to_vec(), is_dir };
+        let name = |name: &str, is_dir| Listed { name: name.as_bytes().to_vec(), is_dir, is_link: false };
         Ok(match dir.to_string().matches('/').count() {
             0 => vec![name("apps", true), name("web", true)],
             1 => vec![name("convox.yml", false), name("docker-compose.yml", false), name("Dockerfile", false)],
