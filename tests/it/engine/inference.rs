@@ -18,6 +18,8 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+mod random;
+
 /// The files of every context; no two are alike, as BuildKit need not ask twice for one content.
 const FILES: [&str; 16] = [
     "a.txt",
