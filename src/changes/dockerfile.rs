@@ -37,6 +37,8 @@ pub struct SourceRead {
     pub line: usize,
     /// What it is read from.
     pub from: Origin,
+    /// Read by builds that start from this one, if at all: it stands in an `ONBUILD`.
+    pub later: bool,
 }
 
 /// What a source is read from.
@@ -64,6 +66,7 @@ pub fn reads(dockerfile: &str, args: &BTreeMap<String, String>) -> Reads {
         stages: BTreeMap::new(),
         stage: None,
         variables: Variables::new(),
+        later: false,
         triggers: Vec::new(),
         found: Reads::default(),
     };
@@ -91,6 +94,8 @@ struct Walk<'a> {
     /// The stage being read: its number and its name. `None` before the first `FROM`.
     stage: Option<(usize, Option<String>)>,
     variables: Variables,
+    /// In an `ONBUILD`.
+    later: bool,
     /// What the stage has in `ONBUILD`.
     triggers: Vec<(usize, String)>,
     found: Reads,
@@ -125,7 +130,9 @@ impl Walk<'_> {
             return;
         }
         let before = self.variables.clone();
+        self.later = true;
         self.instruction(rest);
+        self.later = false;
         self.variables = before;
         self.triggers.push((self.line, rest.to_owned()));
     }
@@ -154,7 +161,7 @@ impl Walk<'_> {
         let number = self.end_stage();
         let image = self.expand_global(written).unwrap_or_else(|_| written.to_owned());
         let base = self.stages.get(&image.to_ascii_lowercase()).cloned();
-        self.found.sources.push(SourceRead { pattern: String::new(), line: self.line, from: Origin::Named(image.clone()) });
+        self.found.sources.push(SourceRead { pattern: String::new(), line: self.line, from: Origin::Named(image.clone()), later: false });
         self.image(&image);
         let (variables, triggers) = base.unwrap_or_default();
         self.variables = variables;
@@ -272,7 +279,7 @@ impl Walk<'_> {
         if pattern.is_empty() && from == Origin::Context {
             self.widen(self.line, format!("`{written}` is the whole context"));
         }
-        self.found.sources.push(SourceRead { pattern, line: self.line, from });
+        self.found.sources.push(SourceRead { pattern, line: self.line, from, later: self.later });
     }
 
     fn run(&mut self, rest: &str) {

@@ -176,6 +176,8 @@ pub struct Read {
     pub place: Place,
     /// What the build cannot see of it.
     pub unseen: Option<Unseen>,
+    /// It is read by its name: the build fails when nothing is there.
+    pub is_required: bool,
 }
 
 /// Ignore patterns in order; the last one that matches a path decides.

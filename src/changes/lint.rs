@@ -41,7 +41,7 @@ impl Level {
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
-    /// The check that found it: `undeclared-read`, `ignored-read`, `unmatched-use`, `unread-use`, `hidden-file`,
+    /// The check that found it: `undeclared-read`, `ignored-read`, `hidden-read`, `unmatched-read`, `unmatched-use`, `unread-use`, `hidden-file`,
     /// `no-repository`, `no-dockerfile`, `problem`, `manifest`.
     pub check: &'static str,
     /// The app.
@@ -86,6 +86,7 @@ pub fn lint(subject: &Subject<'_>, files: &[RepoPath]) -> Vec<Finding> {
         for read in reads {
             lint.undeclared(build, read);
             lint.ignored(read);
+            lint.absent(build, read);
         }
     }
     lint.uses();
@@ -177,6 +178,31 @@ impl<'a> Lint<'a> {
         self.add(Level::Error, "ignored-read", &read.place, message, Some(cure));
     }
 
+    /// Read by its name, and the build will not find it: git has no such file, or an ignore file hides all of it.
+    fn absent(&mut self, build: &ServiceBuild, read: &'a Read) {
+        let (Reach::Path(path), true, false) = (&read.reach, read.is_required, self.subject.has_build_hooks) else { return };
+        let Some(first) = self.reached(&read.reach).next() else {
+            // What is below a submodule or a link is told where that is.
+            let mut above = std::iter::successors(Some(path.parent()), |dir| (!dir.is_root()).then(|| dir.parent()));
+            if !above.any(|dir| self.files.binary_search(&dir).is_ok()) {
+                let message = format!(
+                    "the build reads `{path}`, and git has no such file: a fresh checkout lacks it, a change there deploys nothing"
+                );
+                let cure = "commit it, correct the path, or make it in `deploy/before_build.sh`".to_owned();
+                self.add(Level::Warning, "unmatched-read", &read.place, message, Some(cure));
+            }
+            return;
+        };
+        if self.seen(read).next().is_some() {
+            return;
+        }
+        let Some(Rule { matches, place: Some(place), .. }) = (self.subject.hiding)(build, first) else { return };
+        let message = format!("the build reads `{path}`, and `{matches}` at {place} hides it: the build fails, or gets nothing");
+        let inside = path.below(&build.context).map(RepoPath::from_git).unwrap_or_default();
+        let cure = format!("write `!{inside}` as the last line of `{}`", place.file);
+        self.add(Level::Warning, "hidden-read", &read.place, message, Some(cure));
+    }
+
     /// `uses` that mean no file, and those whose files no build can read.
     fn uses(&mut self) {
         let Subject { app, manifest, reads, .. } = self.subject;
@@ -227,7 +253,7 @@ impl<'a> Lint<'a> {
         let builds: Vec<&ServiceBuild> = manifest.services.iter().filter_map(|service| service.build.as_ref()).collect();
         let mut groups: BTreeMap<(Place, String), Vec<&RepoPath>> = BTreeMap::new();
         for path in below(self.files, app.dir.clone()) {
-            if self.is_needed(path, &builds) || inputs.ignored_by(path).is_some() {
+            if self.is_needed(path, &builds) || inputs.ignored_by(path).is_some() || self.is_read_by_name(path) {
                 continue;
             }
             let mut patterns = builds.iter().filter(|build| path.is_in(&build.context)).map(|build| hiding(build, path)).peekable();
@@ -253,6 +279,11 @@ impl<'a> Lint<'a> {
             };
             self.add(Level::Note, "hidden-file", &place, message, Some(cure));
         }
+    }
+
+    /// True when a build asks for the path, so that hiding it is what is wrong.
+    fn is_read_by_name(&self, path: &RepoPath) -> bool {
+        self.subject.reads.values().flatten().any(|read| read.is_required && matches!(&read.reach, Reach::Path(asked) if asked == path))
     }
 
     /// True for files that steer the build or the release without being in an image.

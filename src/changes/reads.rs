@@ -27,7 +27,7 @@ fn of_build(build: &ServiceBuild, files: &dyn Files) -> Option<Vec<Read>> {
     let unseen = unseen(build, files);
     let read = |reach: Reach, text: String, line: usize| {
         let place = Place { file: build.dockerfile.to_string(), line, column: 1 };
-        Read { reach, text, place, unseen: unseen.clone() }
+        Read { reach, text, place, unseen: unseen.clone(), is_required: false }
     };
     let whole = |line: usize, why: &str| read(Reach::Path(build.context.clone()), format!("{} ({why})", build.context), line);
     if let Some((line, why)) = &found.whole_context {
@@ -36,7 +36,9 @@ fn of_build(build: &ServiceBuild, files: &dyn Files) -> Option<Vec<Read>> {
     // A named context is an input as a whole (`also_reads`); stages and images read nothing here.
     let sources = found.sources.iter().filter(|source| source.from == Origin::Context);
     let one = |source: &SourceRead| match reach(&build.context, &source.pattern) {
-        Some((path, reach)) if !has_link(files, &build.context, &source.pattern) => read(reach, path.to_string(), source.line),
+        Some((path, reach)) if !has_link(files, &build.context, &source.pattern) => {
+            Read { is_required: !source.later && !is_pattern(&source.pattern), ..read(reach, path.to_string(), source.line) }
+        }
         Some(_) => whole(source.line, "a link leads elsewhere"),
         None => whole(source.line, "its pattern is not understood"),
     };

@@ -281,6 +281,38 @@ fn lint_names_place_and_cure() {
     assert_eq!(done.stdout, "", "{}", done.stderr);
 }
 
+#[test]
+fn lint_tells_what_a_build_will_not_find() {
+    let repo = repo();
+    let dockerfile = "FROM scratch AS base\nONBUILD COPY later /\nCOPY none* /x/\nFROM scratch\nCOPY apps/web/notes.log /\nCOPY dist/app /app\n\
+        COPY --from=base /bin/x /bin/x\nCOPY apps/web /web\nCOPY --link apps/web/kept.log /\n";
+    repo.write("apps/web/Dockerfile", dockerfile).write("apps/web/notes.log", "1\n").write("apps/web/kept.log", "1\n");
+    repo.write(".dockerignore", "apps/api\n**/*.log\n!apps/web/kept.log\n").write(".gitignore", "dist\n").write("dist/app", "1\n");
+    repo.commit("Hide");
+    let told = || {
+        let answer = parsed(&offbuild(&repo).run(&["lint", "web", "--format", "json"]).code(0).stdout);
+        let findings = answer["findings"].as_array().unwrap().iter();
+        let text = |finding: &Value| {
+            let place = format!("{}:{}", finding["place"]["file"].as_str().unwrap(), finding["place"]["line"]);
+            format!("{place} {}: {}; {}", finding["check"], finding["message"], finding["cure"]).replace('"', "")
+        };
+        findings.map(text).collect::<Vec<_>>()
+    };
+    let found = told();
+    let expected = [
+        "apps/web/Dockerfile:5 hidden-read: the build reads `apps/web/notes.log`, and `**/*.log` at .dockerignore:2:1 hides it: \
+         the build fails, or gets nothing; write `!apps/web/notes.log` as the last line of `.dockerignore`",
+        "apps/web/Dockerfile:6 unmatched-read: the build reads `dist/app`, and git has no such file: a fresh checkout lacks it, \
+         a change there deploys nothing; commit it, correct the path, or make it in `deploy/before_build.sh`",
+    ];
+    assert_eq!(found, expected);
+    repo.write(".dockerignore", "apps/api\n**/*.log\n!apps/web/kept.log\n!apps/web/notes.log\n")
+        .write("apps/web/deploy/before_build.sh", "#!/bin/sh\n");
+    crate::support::sh(std::process::Command::new("chmod").arg("+x").arg(repo.path("apps/web/deploy/before_build.sh")));
+    repo.commit("Cure");
+    assert_eq!(told(), [""; 0]);
+}
+
 /// The log of both readers.
 fn logs(repo: &Repo, base: &str, limit: usize) -> [Log; 2] {
     let (base, head) = (CommitId::new(base).unwrap(), CommitId::new(repo.git(&["rev-parse", "HEAD"])).unwrap());

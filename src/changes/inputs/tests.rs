@@ -117,6 +117,7 @@ fn a_context_outside_is_an_input_until_its_dockerfile_is_read() {
         text: format!("COPY {path}"),
         place: Place { file: "docker/web.Dockerfile".into(), line: 2, column: 1 },
         unseen: None,
+        is_required: false,
     };
     let reads = BTreeMap::from([(ServiceName::new("web").unwrap(), vec![read("libs/a"), read("apps/web/src"), read("libs/a")])]);
     assert_eq!(shown(&app(), Some(&manifest), &reads), [&common[..], &["dockerfile COPY libs/a, docker/web.Dockerfile:2:1"]].concat());
