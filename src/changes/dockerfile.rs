@@ -293,12 +293,11 @@ impl Walk<'_> {
 
     fn mount(&mut self, mount: &str) {
         let field = |names: &[&str]| {
-            let fields = mount.split(',').filter_map(|field| {
+            // Written twice, the last one counts.
+            mount.split(',').rev().find_map(|field| {
                 let (key, value) = field.trim_matches(['"', '\'']).split_once('=')?;
                 names.contains(&key.to_ascii_lowercase().as_str()).then_some(value)
-            });
-            // Written twice, the last one counts.
-            fields.last()
+            })
         };
         let resolved = |value: Option<&str>| value.map(|value| self.expand(value)).transpose();
         let (kind, from, source) = (resolved(field(&["type"])), resolved(field(&["from"])), resolved(field(&["source", "src"])));

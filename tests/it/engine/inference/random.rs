@@ -119,7 +119,9 @@ impl Writer {
             }
         }
         // Every stage is needed.
-        (0..stages - 1).for_each(|stage| drop(writeln!(self.text, "COPY --from=s{stage} /tmp /t{stage}/")));
+        for stage in 0..stages - 1 {
+            let _ = writeln!(self.text, "COPY --from=s{stage} /tmp /t{stage}/");
+        }
     }
 }
 
