@@ -13,9 +13,9 @@ use crate::names::{AppName, Target};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 /// GitHub refuses a step's summary above this, bytes; room is left for what others add.
 const SUMMARY_LIMIT: usize = (1 << 20) - (64 << 10);
@@ -47,10 +47,27 @@ impl<W: Write + Send> Sink for Github<W> {
     fn finish(&mut self, state: &RunState) -> io::Result<()> {
         self.out.write_all(annotations(state).as_bytes())?;
         self.out.flush()?;
-        let append = |path: &PathBuf, text: String| OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes());
-        self.summary.as_ref().map_or(Ok(()), |path| append(path, markdown(state)))?;
-        self.outputs.as_ref().map_or(Ok(()), |path| append(path, outputs(state)))
+        self.summary.as_ref().map_or(Ok(()), |path| append(path, &markdown(state)))?;
+        self.outputs.as_ref().map_or(Ok(()), |path| append(path, &outputs(state)))
     }
+}
+
+/// Adds `text` to one of the step's files, on a line of its own: what another program left there may end without a line feed,
+/// and GitHub would read two outputs as one.
+///
+/// # Errors
+/// When the file cannot be read, made or written.
+pub fn append(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let known = file.metadata()?;
+    let open_line = known.is_file() && known.len() > 0 && {
+        let mut last = [0];
+        let mut written = File::open(path)?;
+        written.seek(SeekFrom::End(-1))?;
+        written.read_exact(&mut last)?;
+        last != *b"\n"
+    };
+    file.write_all(format!("{}{text}", if open_line { "\n" } else { "" }).as_bytes())
 }
 
 /// One `::error` per failed app.

@@ -16,7 +16,6 @@ use crate::report::github;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 /// As many jobs as GitHub makes of a matrix.
 const MOST_JOBS: usize = 256;
@@ -110,11 +109,7 @@ fn tell(answer: &Answer, global: &Global, args: &Changed) -> Result<u8> {
 fn tell_github(answer: &Answer) -> Result<bool> {
     let env = |name: &str| (answer.env)(name).filter(|value| !value.is_empty());
     let (Some("true"), Some(path)) = (env("GITHUB_ACTIONS").as_deref(), env("GITHUB_OUTPUT")) else { return Ok(false) };
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .and_then(|mut file| file.write_all(github::changed_outputs(&answer.changed()).as_bytes()))
+    github::append(path.as_ref(), &github::changed_outputs(&answer.changed()))
         .map_err(|error| Error::failed(format!("`GITHUB_OUTPUT` names `{path}`, which cannot be written")).because(error))
         .map(|()| true)
 }

@@ -177,10 +177,11 @@ fn changed_answers_in_every_format_and_to_github() {
 
     repo.write("apps/web/main.rb", "puts 2\n").write("Makefile", "x\n");
     repo.commit("Change");
-    std::fs::remove_file(&outputs).unwrap();
+    // What the step wrote before stays an output of its own.
+    std::fs::write(&outputs, "mine=1").unwrap();
     let matrix = "{\"include\":[{\"app\":\"web\",\"rack\":\"staging\",\"target\":\"web@staging\"}]}";
     assert_eq!(run(&["--format", "matrix", "--exit-code"]).code(1).stdout, format!("{matrix}\n"));
-    assert_eq!(std::fs::read_to_string(&outputs).unwrap(), format!("affected=[\"web\"]\nmatrix={matrix}\nany=true\n"));
+    assert_eq!(std::fs::read_to_string(&outputs).unwrap(), format!("mine=1\naffected=[\"web\"]\nmatrix={matrix}\nany=true\n"));
     assert_eq!(run(&["--format", "names"]).code(0).stdout, "web\n");
     let answer = parsed(&run(&["--format", "json"]).code(0).stdout);
     let keys: Vec<&str> = answer.as_object().unwrap().keys().map(String::as_str).collect();
