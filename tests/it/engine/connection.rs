@@ -68,12 +68,6 @@ async fn cancelling_ends_the_engines_step() {
     }
 }
 
-/// The socket of the engine that the other tests use.
-fn engine_socket() -> String {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-    host.strip_prefix("unix://").expect("the tests' engine listens on a socket").to_owned()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_engine_is_an_error_and_no_hang() {
     // A socket of ours in front of the engine's, whose connections end when told.
@@ -86,7 +80,7 @@ async fn a_lost_engine_is_an_error_and_no_hang() {
         while let Ok((mut near, _)) = listener.accept().await {
             let cut = relay.clone();
             tokio::spawn(async move {
-                let mut far = tokio::net::UnixStream::connect(engine_socket()).await.unwrap();
+                let mut far = tokio::net::UnixStream::connect(engine::socket()).await.unwrap();
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                     () = cut.cancelled() => {}
@@ -130,7 +124,7 @@ async fn an_engine_behind_tls_is_verified_and_builds() {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(mut near) = acceptor.accept(near).await else { return };
-                let mut far = tokio::net::UnixStream::connect(engine_socket()).await.unwrap();
+                let mut far = tokio::net::UnixStream::connect(engine::socket()).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
             });
         }

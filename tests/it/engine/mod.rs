@@ -1,6 +1,6 @@
 //! Builds, pushes and pulls on the real engine, through the same door the rest of the program uses.
 
-use crate::support::engine::Base;
+use crate::support::engine::{self, Base};
 use crate::support::services::{PASSWORD, Port, Registry as RealRegistry, USER};
 use crate::support::{sh, unique};
 use offbuild::build::docker::{Docker, Env};

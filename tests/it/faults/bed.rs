@@ -11,7 +11,6 @@ use offbuild::event::EventKind;
 use offbuild::sandbox::Version;
 use regex::Regex;
 use std::cell::Cell;
-use std::path::PathBuf;
 
 /// One service and all around it.
 pub struct Bed {
@@ -79,7 +78,7 @@ impl Bed {
         let door = (service == Service::Tokens).then(|| Door::before(&world.host()));
         let environment = world.sandbox.environment();
         let behind = match service {
-            Service::Engine | Service::Mover => Behind::Unix(PathBuf::from("/var/run/docker.sock")),
+            Service::Engine | Service::Mover => Behind::Unix(engine::socket()),
             Service::Registry => Behind::Tcp(world.host()),
             Service::Tokens => Behind::Tcp(door.as_ref().unwrap().host.clone()),
             Service::Ecr => Behind::Tcp(environment["AWS_ENDPOINT_URL_ECR"].trim_start_matches("http://").to_owned()),

@@ -2,11 +2,10 @@
 
 use crate::support::front::{Behind, Fault, Front, Head, Rule};
 use crate::support::services::{self, OTHER, PASSWORD, USER};
-use crate::support::unique;
 use crate::support::world::Setup;
+use crate::support::{engine, unique};
 use base64::Engine as _;
 use offbuild::event::{EventKind, Stage};
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -58,7 +57,7 @@ fn an_answer_that_never_ends_is_given_up() {
     let world = Setup::new(&["web"]).defaults("timeouts: {answer: \"${ANSWER:-30s}\"}").start();
     world.run(&["deploy"]).code(0);
     let rack = world.sandbox.environment()["STAGING_HOST"].clone();
-    let engine = || Behind::Unix(PathBuf::from("/var/run/docker.sock"));
+    let engine = || Behind::Unix(engine::socket());
     let (rack, registry) = (Behind::Tcp(rack.trim_start_matches("http://").to_owned()), Behind::Tcp(world.host()));
     let table = [
         (rack, "STAGING_HOST", "http://", "/system", 3, "no answer in time"),

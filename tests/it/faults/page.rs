@@ -37,6 +37,9 @@ sends for it (429 is `ThrottlingException`). **garbage**: `200 OK` with a page o
 **once** is how the deploy ends when it happens once. The rest is about a call that goes wrong every time: how often it is
 **sent**, how the deploy **ends**, the **exit** code, and what is **live** then. `not begun` ends before anything is built or
 changed.
+
+The engine is of version 20.10. One that keeps images in containerd's store pushes in its own way: a broken `push: upload`, which
+this one sends until the limit of a push, ends there as `failed(push)` after a few tries.
 ";
 
 static FILE_LOCK: Mutex<()> = Mutex::new(());

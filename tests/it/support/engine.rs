@@ -1,6 +1,7 @@
 //! The real engine. A test's images carry a name of its own and are removed with it.
 
 use super::{sh, unique};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A base image on the engine, and everything the test named after it.
@@ -69,4 +70,10 @@ pub fn remove(pattern: &str) {
 /// How many images the engine has of a reference pattern.
 pub fn images(pattern: &str) -> usize {
     sh(Command::new("docker").args(["image", "ls", "-q", "--filter"]).arg(format!("reference={pattern}"))).lines().count()
+}
+
+/// The socket of the engine that the tests use.
+pub fn socket() -> PathBuf {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    host.strip_prefix("unix://").expect("the tests' engine listens on a socket").into()
 }

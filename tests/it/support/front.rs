@@ -180,9 +180,11 @@ async fn connect(behind: &Behind) -> std::io::Result<Box<dyn Stream>> {
 async fn serve(mut client: TcpStream, behind: &Behind, state: &Mutex<State>, listening: &Listening) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     let end = loop {
-        // The engine tries TLS first. A server without it ends that at once.
+        // The engine tries TLS first. A server without it says that it wants HTTP, and reads what was sent, so that the answer arrives.
         if bytes.first() == Some(&0x16) {
-            return Ok(());
+            client.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").await?;
+            client.shutdown().await?;
+            return tokio::io::copy(&mut client, &mut tokio::io::sink()).await.map(drop);
         }
         if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;

@@ -50,6 +50,10 @@ async fn answer(State(behind): State<Arc<Behind>>, request: Request) -> Response
     let (head, body) = request.into_parts();
     let login = text(&head.headers, header::AUTHORIZATION);
     if head.uri.path() == "/token" {
+        // The older of the two ways to ask, which every registry knows: who tries the other one first is told.
+        if head.method != Method::GET {
+            return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        }
         let query = url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
         let scope = query.filter(|(name, _)| name == "scope").map(|(_, scope)| scope.into_owned()).collect::<Vec<_>>().join(" ");
         let known = login == format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}")));
