@@ -12,14 +12,14 @@ use super::verdict::{BaseSource, Basis, Facts, RolledBack, State};
 use super::{Ancestry, Change, ChangeKind, History, PathReason, standing};
 use crate::config::Unowned;
 use crate::error::{Error, Result};
-use crate::names::{AppName, CommitId, RepoPath};
+use crate::names::{AppName, CommitId, RepoPath, Target};
 use crate::rack::{AppStatus, Live, NewerRelease, RackError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use time::OffsetDateTime;
 
-/// Reads the configuration digests of all apps at a commit; `None` when the configuration there cannot be read.
-pub type Digests<'a> = Box<dyn Fn(&CommitId) -> Option<BTreeMap<AppName, String>> + Send + Sync + 'a>;
+/// Reads the configuration digests of all targets at a commit; `None` when the configuration there cannot be read.
+pub type Digests<'a> = Box<dyn Fn(&CommitId) -> Option<BTreeMap<Target, String>> + Send + Sync + 'a>;
 
 /// Reads which directories were an app's at a commit and are no app's now, as far as changes since then tell.
 pub type Left<'a> = Box<dyn Fn(&CommitId, &[Change]) -> BTreeSet<RepoPath> + Send + Sync + 'a>;
@@ -94,12 +94,22 @@ pub struct Compared {
     /// Whose they are.
     pub affected: Affected,
     /// The digests at the base, when the configuration file is among the changes; none where it cannot be read there.
-    pub digests: Option<BTreeMap<AppName, String>>,
+    pub digests: Option<BTreeMap<Target, String>>,
+}
+
+impl Compared {
+    /// True when the base configures the target otherwise. One that was not configured there is a new one.
+    fn configures_otherwise(&self, asked: Asked<'_>) -> bool {
+        let digest = |digests: &BTreeMap<Target, String>| digests.get(asked.target).is_some_and(|digest| digest == asked.app_digest);
+        self.digests.as_ref().is_some_and(|digests| !digest(digests))
+    }
 }
 
 /// What is asked about one target.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
+    /// The target.
+    pub target: &'a Target,
     /// The app's inputs.
     pub inputs: &'a Inputs,
     /// The digest of its configuration.
@@ -119,7 +129,7 @@ impl Survey<'_> {
         let live = asked.live.and_then(|live| live.as_ref().ok());
         let named = live.map(|live| self.live_commit(live)).transpose()?.flatten();
         let state = self.state(asked.live, named.as_ref())?;
-        let (basis, config_changed) = self.basis(app, asked.app_digest, named.as_ref())?;
+        let (basis, config_changed) = self.basis(asked, named.as_ref())?;
         let dirty = of(&self.dirty_affected()?.reasons, app);
         let here = named.as_ref().and_then(|named| named.commit.as_ref());
         let rolled_back = match (asked.topped, &state) {
@@ -205,7 +215,7 @@ impl Survey<'_> {
         })
     }
 
-    fn basis(&self, app: &AppName, app_digest: &str, named: Option<&Named>) -> Result<(Basis, bool)> {
+    fn basis(&self, asked: Asked<'_>, named: Option<&Named>) -> Result<(Basis, bool)> {
         let (commit, source) = match (&self.given, named) {
             (Some(Choice::Found(base)), _) => (&base.commit, BaseSource::Given(base.source.clone())),
             (Some(Choice::Unreachable(missing)), _) => {
@@ -222,9 +232,8 @@ impl Survey<'_> {
             }
         };
         let compared = self.compared(commit)?;
-        let changed = of(&compared.affected.reasons, app);
-        // An app that was not configured then is a new one.
-        let config_changed = compared.digests.as_ref().is_some_and(|digests| digests.get(app).map(String::as_str) != Some(app_digest));
+        let changed = of(&compared.affected.reasons, &asked.inputs.app);
+        let config_changed = compared.configures_otherwise(asked);
         Ok((Basis::Commit { commit: commit.clone(), source, changed }, config_changed))
     }
 

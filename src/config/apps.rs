@@ -142,8 +142,7 @@ fn drafts<'a>(loading: &mut Loading<'a>, found: Vec<(Found, Option<Place>)>) -> 
                 None => continue,
             },
         };
-        let name = if written.path.is_some() || !key.contains('/') { key.to_owned() } else { dir.file_name() };
-        match AppName::new(name) {
+        match AppName::new(digest::name_of(key, written, &dir)) {
             Ok(name) => {
                 let raw = loading.raw.apps.0.get(index).map(|(_, raw)| raw);
                 drafts.push(Draft { name, dir, found, place: at.place(), entry: Some((written, at)), raw });

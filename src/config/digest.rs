@@ -7,10 +7,11 @@
 
 use super::check::{Variables, check};
 use super::file::{self, AppNames, File};
+use super::removed::Globs;
 use super::settings::over;
 use super::{App, Config, load, sets, targets};
 use crate::error::Result;
-use crate::names::{AppName, RepoPath};
+use crate::names::{RackName, RepoPath, Target};
 use crate::rack::Deliver;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -95,20 +96,38 @@ pub(super) fn digest(raw: &File, entry: Option<&file::App>, dir: &RepoPath) -> S
     hex::encode(Sha256::digest(json))
 }
 
-/// The digests that another version of the file gives to the apps of this one: an app whose digest differs has changed.
+/// The digests that another version of the file gives to the targets of this one: one whose digest differs has changed, and one
+/// that has none is new. An app of another name or directory is another app, whatever else is said of it.
 ///
-/// What the other version finds by its own globs does not matter. A text that cannot be read, or has problems of shape, is
-/// an error: whoever asks then has to take every app as changed.
-pub fn digests(config: &Config, text: &str) -> Result<BTreeMap<AppName, String>> {
+/// A text that cannot be read, or has problems of shape, is an error: whoever asks then has to take every app as changed.
+pub fn digests(config: &Config, text: &str) -> Result<BTreeMap<Target, String>> {
     let name = config.file.as_ref().map(ToString::to_string).unwrap_or_else(|| load::FILE_NAME.to_owned());
     let document = load::parse(&name, text)?;
     let checked = check(&document, Variables::Keep);
     if !checked.problems.is_empty() {
         return Err(load::report(checked.problems, text, &name));
     }
-    let entries = Entries::new(&checked.file, &config.prefix);
-    let digest = |app: &App| digest(&checked.file, entries.of(app).map(|(_, entry)| entry), &app.dir);
-    Ok(config.apps.iter().map(|app| (app.name.clone(), digest(app))).collect())
+    let file = &checked.file;
+    let entries = Entries::new(file, &config.prefix);
+    let globs = Globs::of(file);
+    let mut digests = BTreeMap::new();
+    for app in &config.apps {
+        let found = || app.name.as_str() == app.dir.file_name() && globs.find(&app.dir, &config.prefix);
+        let was_one = entries.by_dir.get(&app.dir).map_or_else(found, |(key, entry)| app.name.as_str() == name_of(key, entry, &app.dir));
+        if !was_one {
+            continue;
+        }
+        let entry = entries.of(app).map(|(_, entry)| entry);
+        let digest = digest(file, entry, &app.dir);
+        let racks = targets::racks_of(file, entry).into_iter().filter_map(|(rack, _)| RackName::new(rack).ok());
+        digests.extend(racks.map(|rack| (Target { app: app.name.clone(), rack }, digest.clone())));
+    }
+    Ok(digests)
+}
+
+/// The name that an entry gives to an app in a directory.
+pub(super) fn name_of(key: &str, entry: &file::App, dir: &RepoPath) -> String {
+    if entry.path.is_some() || !key.contains('/') { key.to_owned() } else { dir.file_name() }
 }
 
 /// The entries of a file by what they mean.

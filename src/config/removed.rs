@@ -2,7 +2,7 @@
 
 use super::check::{Variables, check};
 use super::digest::Entries;
-use super::{Config, Discover, apps, file, load, targets};
+use super::{Config, Discover, apps, digest, file, load, targets};
 use crate::discovery;
 use crate::error::Result;
 use crate::files::Files;
@@ -38,8 +38,7 @@ pub fn removed(config: &Config, files: &dyn Files, text: &str, emptied: &BTreeSe
     };
     let entries = Entries::new(file, &config.prefix);
     for (dir, key, entry) in entries.with_directory() {
-        let name = if entry.path.is_some() { key.to_owned() } else { dir.file_name() };
-        add(dir.clone(), name, Some(entry));
+        add(dir.clone(), digest::name_of(key, entry, dir), Some(entry));
     }
     let globs = Globs::of(file);
     let mut found: BTreeSet<RepoPath> = emptied.iter().filter(|dir| globs.find(dir, &config.prefix)).cloned().collect();
@@ -74,7 +73,7 @@ fn read(config: &Config, text: &str) -> Result<file::File> {
 }
 
 /// Where apps were looked for.
-struct Globs {
+pub(super) struct Globs {
     written: Vec<String>,
     written_exclude: Vec<String>,
     include: Vec<GlobMatcher>,
@@ -82,7 +81,7 @@ struct Globs {
 }
 
 impl Globs {
-    fn of(file: &file::File) -> Self {
+    pub(super) fn of(file: &file::File) -> Self {
         let Discover { include: written, exclude: written_exclude } = apps::globs(file);
         let compile = |globs: &[String]| {
             globs.iter().filter_map(|glob| discovery::glob(glob).ok()).map(|glob| glob.compile_matcher()).collect::<Vec<_>>()
@@ -91,7 +90,7 @@ impl Globs {
     }
 
     /// True when a directory of the repository was looked at.
-    fn find(&self, dir: &RepoPath, prefix: &RepoPath) -> bool {
+    pub(super) fn find(&self, dir: &RepoPath, prefix: &RepoPath) -> bool {
         let Some(inside) = dir.below(prefix).map(RepoPath::from_git) else { return false };
         let excluded = || std::iter::successors(Some(inside.clone()), |dir| (!dir.is_root()).then(|| dir.parent()));
         self.include.iter().any(|glob| glob.is_match(inside.to_string()))

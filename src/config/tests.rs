@@ -273,12 +273,16 @@ fn no_file_and_no_manifest_is_an_error() {
 fn a_digest_changes_with_what_decides() {
     let base = "racks: {one: {}, two: {}}\ndefaults: {racks: [one]}\nshared: {s: [x/]}\napps:\n  api: {uses: [s], build: {args: {N: '${N:-1}'}}}\n";
     let config = Repository::with(base).load(&[("N", "2")]).unwrap();
-    let now: BTreeMap<AppName, String> = config.apps.iter().map(|app| (app.name.clone(), app.digest.clone())).collect();
+    let target = |app: &App| Target { app: app.name.clone(), rack: app.targets[0].rack.clone() };
+    let now: BTreeMap<Target, String> = config.apps.iter().map(|app| (target(app), app.digest.clone())).collect();
     assert_eq!(digests(&config, base).unwrap(), now, "the same text gives the same digests, whatever the variables");
     let changed = |from: &str, to: &str| {
         assert!(base.contains(from));
         let then = digests(&config, &base.replace(from, to)).unwrap();
-        then.iter().filter(|(name, digest)| now[*name] != **digest).map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>()
+        now.iter()
+            .filter(|(target, digest)| then.get(*target) != Some(*digest))
+            .map(|(target, _)| target.app.as_str().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(changed("x/", "y/"), ["api"]);
     assert_eq!(changed("N:-1", "N:-3"), ["api"]);
@@ -286,6 +290,11 @@ fn a_digest_changes_with_what_decides() {
     assert_eq!(changed("racks: [one]", "racks: [one], build: {pull: true}"), ["api", "web", "worker"]);
     assert_eq!(changed("uses: [s]", "uses: [s], timeouts: {build: 1h}, tags: [x], after: [web], hold: false"), Vec::<String>::new());
     assert_eq!(changed("racks: [one]", "racks: [one, two]"), Vec::<String>::new());
+    assert_eq!(changed("defaults: {racks: [one]}", "defaults: {racks: [two]}"), ["api", "web", "worker"]);
+    assert_eq!(changed("defaults:", "discover: {include: [apps/api]}\ndefaults:"), ["web", "worker"]);
+    assert_eq!(changed("defaults:", "discover: {exclude: ['**/web']}\ndefaults:"), ["web"]);
+    assert_eq!(changed("  api: {", "  backend: {path: apps/api, "), ["api"]);
+    assert_eq!(changed("  api: {", "  web: {path: apps/api}\n  api: {path: apps/web, "), ["api", "web"]);
     assert_eq!(changed("defaults:", "notify: [{url: x, racks: [one]}]\ndefaults:"), Vec::<String>::new());
     assert_eq!(changed("defaults:", "global: [z]\nignore: [q]\njobs: 3\ndefaults:"), Vec::<String>::new());
     assert!(digests(&config, "apps: [").is_err());

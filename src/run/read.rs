@@ -289,7 +289,8 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
             let target = target(app, on);
             let live = live.and_then(|live| live.get(&target));
             let replaced = live.and_then(|live| live.as_ref().ok()).and_then(|live| live.replaced.as_ref());
-            let facts = survey.facts(Asked { inputs: inputs_by[&app.name], app_digest: &app.digest, live, topped: replaced })?;
+            let facts =
+                survey.facts(Asked { target: &target, inputs: inputs_by[&app.name], app_digest: &app.digest, live, topped: replaced })?;
             let wishes = Wishes {
                 all: ask.all,
                 allow_diverged: ask.allow_diverged,

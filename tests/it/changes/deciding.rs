@@ -10,7 +10,7 @@ use offbuild::changes::survey::{Asked, Digests, Survey};
 use offbuild::changes::verdict::{Wishes, decide};
 use offbuild::changes::{History, Rule};
 use offbuild::config::{Pattern, Unowned};
-use offbuild::names::{AppName, BuildId, CommitId, Fingerprint, RackName, ReleaseId, RunId};
+use offbuild::names::{AppName, BuildId, CommitId, Fingerprint, RackName, ReleaseId, RunId, Target};
 use offbuild::rack::{AppStatus, Live, LiveBuild, LiveRelease, NewerRelease, RackError};
 use offbuild::yaml::Place;
 use std::collections::BTreeMap;
@@ -33,6 +33,10 @@ pub(super) fn shared(global: &[&str], ignore: &[&str]) -> Arc<Shared> {
         ignore: Ignores::new(&ignore).unwrap(),
         file: Some("apps.yaml".into()),
     })
+}
+
+pub(super) fn target(app: &AppName) -> Target {
+    Target { app: app.clone(), rack: RackName::new("staging").unwrap() }
 }
 
 fn rule(kind: &'static str, text: &str) -> InputRule {
@@ -105,9 +109,9 @@ impl<'a> Case<'a> {
         let dirty = history.dirty().unwrap();
         let matcher = Matcher::new(self.apps);
         let fingerprints = Fingerprints::new(history, &head, &dirty);
-        let digests = self
-            .old_digest
-            .map(|old| -> Digests<'_> { Box::new(move |_| Some(self.apps.iter().map(|app| (app.app.clone(), old.to_owned())).collect())) });
+        let digests = self.old_digest.map(|old| -> Digests<'_> {
+            Box::new(move |_| Some(self.apps.iter().map(|app| (target(&app.app), old.to_owned())).collect()))
+        });
         let survey = Survey {
             history,
             head: &head,
@@ -122,7 +126,8 @@ impl<'a> Case<'a> {
         };
         let one = |inputs: &Inputs| {
             let name = inputs.app.as_str();
-            let asked = Asked { inputs, app_digest: DIGEST, live: self.live.get(name), topped: self.topped.get(name) };
+            let target = target(&inputs.app);
+            let asked = Asked { target: &target, inputs, app_digest: DIGEST, live: self.live.get(name), topped: self.topped.get(name) };
             let decision = decide(&survey.facts(asked).unwrap(), self.wishes);
             let reasons: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
             let notes: String = decision.notes.iter().map(|note| format!(" | {note}")).collect();

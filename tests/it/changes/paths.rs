@@ -177,6 +177,44 @@ fn a_configuration_that_the_base_does_not_have_is_another_one() {
     }
 }
 
+/// No file of an app differs: which directory an app is, what it is called and where it goes is the configuration's to say.
+#[test]
+fn an_app_that_only_the_configuration_makes_is_a_new_one() {
+    let repo = with_apps(&[]);
+    let file = std::fs::read_to_string(repo.root.join("apps.yaml")).unwrap();
+    let other = "services:\n  main:\n    image: busybox\n";
+    repo.write("other/new/convox.yml", other);
+    repo.commit("one");
+    let two_racks = file.replace("}}", "}, two: {host: 127.0.0.1:9, password: a}}");
+    let both = format!("{two_racks}defaults: {{racks: [staging, two]}}\n");
+    let cases = [
+        ("as it was", file.clone(), vec![]),
+        ("named", format!("{file}apps: {{new: {{path: other/new}}}}\n"), vec!["new@staging"]),
+        ("looked for", file.replace("\"apps/*\"", "\"apps/*\", \"other/*\""), vec!["new@staging"]),
+        ("another name", format!("{file}apps: {{site: {{path: apps/web}}}}\n"), vec!["site@staging"]),
+        ("another directory", file.replace("apps/*", "other/*") + "apps: {web: {path: other/new}}\n", vec!["web@staging"]),
+        ("each other's", format!("{file}apps: {{web: {{path: apps/api}}, api: {{path: apps/web}}}}\n"), vec!["api@staging", "web@staging"]),
+        ("said once more", format!("{file}apps: {{web: {{path: apps/web}}, apps/api: {{}}}}\n"), vec![]),
+        ("another rack", both, vec!["api@two", "web@two"]),
+    ];
+    for (what, text, expected) in cases {
+        repo.write("apps.yaml", &text);
+        let ask = |arguments: &[&str]| {
+            let done = offbuild(&repo.root, repo.dir.path()).run(&[&["changed", "--format", "json", "--base"], arguments].concat()).code(0);
+            let answer: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+            let changed = answer["targets"].as_array().unwrap().iter().filter(|target| target["verdict"] != "up-to-date");
+            let mut changed: Vec<String> = changed.map(|target| target["target"].as_str().unwrap().to_owned()).collect();
+            changed.sort();
+            changed
+        };
+        assert_eq!(ask(&["HEAD"]), expected, "{what}, not committed");
+        repo.git(&["commit", "-q", "-a", "--allow-empty", "-m", what]);
+        assert_eq!(ask(&["HEAD~1"]), expected, "{what}");
+        assert_eq!(ask(&["HEAD~1", "--committed"]), expected, "{what}, of commits alone");
+        repo.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    }
+}
+
 /// Whatever happens with paths that no app owns: what a deleted app leaves is none of them.
 #[test]
 fn a_deleted_app_marks_no_other_app() {

@@ -1,6 +1,6 @@
 //! Git is asked once what several targets need to know.
 
-use super::deciding::{app, shared};
+use super::deciding::{app, shared, target};
 use super::{Repo, readers};
 use offbuild::changes::affected::Matcher;
 use offbuild::changes::base::{Base, Choice};
@@ -103,7 +103,8 @@ fn targets_with_the_same_base_share_one_comparison() {
                 let (survey, together) = (&survey, &together);
                 scope.spawn(move || {
                     together.wait();
-                    survey.facts(Asked { inputs, app_digest: "digest", live: None, topped: None }).unwrap();
+                    let target = target(&inputs.app);
+                    survey.facts(Asked { target: &target, inputs, app_digest: "digest", live: None, topped: None }).unwrap();
                 });
             }
         });
