@@ -276,6 +276,15 @@ pub fn inputs_of(
         rules.path("manifest", Some(file.clone()), &app.place);
     }
     rules.path("manifest", app.compose.as_ref().and_then(|compose| app.dir.join(compose)), &app.place);
+    // The whole directory holds them anyway, and looking for each is not for nothing.
+    if app.precision == Precision::Context {
+        for name in app.manifests_before() {
+            rules.path("manifest", app.dir.join(name), &app.place);
+        }
+        for hook in app.usual_hooks_without() {
+            rules.path("hook", app.dir.join(&hook), &app.place);
+        }
+    }
     for hook in app.hooks.values() {
         hook_rules(app, hook, &mut rules);
     }
@@ -363,13 +372,24 @@ fn hook_rules(app: &App, hook: &HookConfig, rules: &mut Rules<'_>) {
             // The file may be a link out of that directory.
             rules.linked(&file, &Rule { kind: "hook", matches: file.to_string(), place: Some(app.place.clone()), through: Vec::new() });
         }
-        // Commands run in the app's directory: an argument that is a path from there may be a script.
         HookConfig::Command(words) => {
-            for word in words.iter().filter(|word| word.contains('/') && !word.starts_with(['-', '/'])) {
+            for word in command_words(words) {
                 rules.path("hook", app.dir.join(word).filter(|path| !path.is_root()), &app.place);
             }
         }
     }
+}
+
+/// The words of a command that may be a path. It runs in the app's directory: an argument may be a script there, and so may a word
+/// of what a shell is given.
+pub(super) fn command_words(words: &[String]) -> impl Iterator<Item = &str> {
+    let shell = |c: char| "\"'`;&|()<>".contains(c);
+    let words = words.iter().flat_map(move |word| {
+        // A path may hold blanks.
+        let whole = Some(word.as_str()).filter(|word| !word.contains(shell));
+        whole.into_iter().chain(word.split(move |c: char| c.is_whitespace() || shell(c)))
+    });
+    words.filter(|word| !word.starts_with(['-', '/']) && !matches!(*word, "" | ".."))
 }
 
 /// `Dockerfile.dockerignore`, which goes before the context's `.dockerignore`.

@@ -4,7 +4,7 @@
 //! forgotten; warnings are declarations that cannot mean what they say; notes are what is right and could be clearer.
 
 use super::Rule;
-use super::inputs::{Inputs, Reach, Read};
+use super::inputs::{Inputs, Reach, Read, command_words};
 use crate::config::{App, HookConfig, Precision};
 use crate::manifest::{Manifest, ServiceBuild, image_tags};
 use crate::names::{AppName, RepoPath, ServiceName};
@@ -294,7 +294,7 @@ impl<'a> Lint<'a> {
                 let dir = file.parent();
                 if dir == app.dir { *path == file } else { path.is_in(&dir) }
             }),
-            HookConfig::Command(words) => words.iter().filter_map(|word| app.dir.join(word)).any(|file| file == *path),
+            HookConfig::Command(words) => command_words(words).filter_map(|word| app.dir.join(word)).any(|file| file == *path),
         };
         manifest.files.contains(path)
             || app.dir.join(&app.manifest).as_ref() == Some(path)

@@ -3,8 +3,9 @@
 use super::apps::{Draft, existing};
 use super::file;
 use super::resolve::{At, Loading};
-use super::{BuildConfig, HookConfig, HookKind, Timeouts};
+use super::{App, BuildConfig, HookConfig, HookKind, Timeouts};
 use crate::build::{SecretSource, SshSource};
+use crate::discovery::{COMPOSE_NAMES, CONVOX_NAME};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -60,6 +61,37 @@ pub(super) fn over<'m, V>(below: &'m BTreeMap<String, V>, above: &'m BTreeMap<St
     below.iter().filter(|(key, _)| !above.contains_key(*key)).chain(above)
 }
 
+/// Where a hook lies that nobody names.
+fn usual_hook(kind: HookKind) -> String {
+    format!("deploy/{}.sh", kind.name())
+}
+
+/// What an app does not have, and would have by its name alone: as long as such a file was there, the app was another one.
+impl App {
+    /// The files that would be its manifest, or be read beside it, in place of what it has.
+    #[must_use]
+    pub fn manifests_before(&self) -> Vec<&'static str> {
+        let before = |names: &[&'static str], now: Option<&str>| {
+            let at = now.map_or(names.len(), |now| names.iter().position(|name| *name == now).unwrap_or(0));
+            names[..at].to_vec()
+        };
+        let mut names = before(&[&[CONVOX_NAME], &COMPOSE_NAMES[..]].concat(), Some(&self.manifest));
+        // Where a repository is configured, nobody looks beside a `convox.yml`.
+        if self.generation == 2 && self.repository.is_none() {
+            names.extend(before(&COMPOSE_NAMES, self.compose.as_deref()));
+        }
+        if self.generation == 1 || self.compose.is_some() {
+            names.push(".env");
+        }
+        names
+    }
+
+    /// The hooks it does not have.
+    pub fn usual_hooks_without(&self) -> impl Iterator<Item = String> {
+        HookKind::ALL.into_iter().filter(|kind| !self.hooks.contains_key(kind)).map(usual_hook)
+    }
+}
+
 /// The hooks: named ones have to exist, the usual files count where they do.
 pub(super) fn hooks(
     loading: &mut Loading<'_>,
@@ -89,7 +121,7 @@ pub(super) fn hooks(
                 }
             }
             None if draft.found.deploy => {
-                let path = format!("deploy/{}.sh", kind.name());
+                let path = usual_hook(kind);
                 if draft.dir.join(&path).is_some_and(|path| loading.files.exists(&path)) {
                     hooks.insert(kind, HookConfig::File { path, named: false });
                 }

@@ -136,6 +136,10 @@ fn precision_context_is_what_is_read_and_what_steers() {
         [
             "manifest apps/web/convox.yml, apps.yaml:3:1",
             "manifest apps/web/docker-compose.yml, apps.yaml:3:1",
+            "manifest apps/web/.env, apps.yaml:3:1",
+            "hook apps/web/deploy/after_build.sh, apps.yaml:3:1",
+            "hook apps/web/deploy/before_release.sh, apps.yaml:3:1",
+            "hook apps/web/deploy/on_failure.sh, apps.yaml:3:1",
             "hook apps/web/deploy, apps.yaml:3:1",
             "hook apps/web/after.sh, apps.yaml:3:1",
             "dockerfile apps/web/Dockerfile, apps/web/convox.yml:4:5",
@@ -151,11 +155,18 @@ fn hooks_outside_the_directory_are_inputs() {
     let hooks = BTreeMap::from([
         (HookKind::BeforeBuild, HookConfig::File { path: "../../scripts/prepare.sh".into(), named: true }),
         (HookKind::AfterBuild, command(&["bash", "../../scripts/check.sh", "--url=https://x/y", "bin/local", "/usr/bin/true"])),
+        (HookKind::AfterRelease, command(&["sh", "-c", "../../scripts/one.sh && exec \"../../scripts/two.sh\" now"])),
         (HookKind::OnFailure, command(&["../../../outside.sh"])),
     ]);
     assert_eq!(
         shown(&App { hooks, ..app() }, None, &BTreeMap::new()),
-        ["directory apps/web, apps.yaml:3:1", "hook scripts/prepare.sh, apps.yaml:3:1", "hook scripts/check.sh, apps.yaml:3:1"]
+        [
+            "directory apps/web, apps.yaml:3:1",
+            "hook scripts/prepare.sh, apps.yaml:3:1",
+            "hook scripts/check.sh, apps.yaml:3:1",
+            "hook scripts/one.sh, apps.yaml:3:1",
+            "hook scripts/two.sh, apps.yaml:3:1"
+        ]
     );
 }
 

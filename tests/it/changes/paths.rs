@@ -215,6 +215,54 @@ fn an_app_that_only_the_configuration_makes_is_a_new_one() {
     }
 }
 
+/// With `precision: context`: what an app goes without once it is deleted, and what its commands run.
+#[test]
+fn what_steers_an_app_counts_after_it_is_gone() {
+    let convox = "services:\n  main:\n    image: 127.0.0.1:9/a:main\n    build: .\n";
+    let compose = "services:\n  main:\n    build: {context: ., target: \"${STAGE:-one}\"}\n    image: 127.0.0.1:9/a:main\n";
+    let (both, second) = (["convox.yml", "docker-compose.yml"], ["docker-compose.yml", "compose.yaml"]);
+    let shell = "apps: {a: {hooks: {after_release: [sh, -c, 'bin/one && ../../bin/two']}}}";
+    let cases: [(&str, &[&str], &str, &str); 11] = [
+        ("another manifest", &both, "apps/a/convox.yml", ""),
+        ("what lay beside it", &both, "apps/a/docker-compose.yml", ""),
+        ("the first of two", &second, "apps/a/docker-compose.yml", ""),
+        ("variables", &second, "apps/a/.env", ""),
+        ("a hook", &second, "apps/a/deploy/after_release.sh", ""),
+        ("an argument", &second, "apps/a/notify.sh", "apps: {a: {hooks: {after_release: [sh, notify.sh]}}}"),
+        ("a shell's first", &second, "apps/a/bin/one", shell),
+        ("a shell's second", &second, "bin/two", shell),
+        ("the second of two", &second, "apps/a/compose.yaml", "none"),
+        ("what the command does not name", &second, "apps/a/bin/one", "none"),
+        ("what is not looked at", &both, "apps/a/compose.yaml", "none"),
+    ];
+    for (what, manifests, deleted, more) in cases {
+        let repo = Repo::new();
+        let counts = more != "none";
+        let more = if counts { more } else { "" };
+        let file = "version: 1\nracks: {staging: {host: 127.0.0.1:9, password: a}}\ndefaults: {precision: context}\n";
+        repo.write("apps.yaml", &format!("{file}{more}\n"));
+        repo.write("apps/a/Dockerfile", "FROM scratch AS one\nCOPY x /\nFROM scratch AS two\nCOPY x /\n");
+        repo.write("apps/a/x", "x");
+        for manifest in manifests {
+            repo.write(&format!("apps/a/{manifest}"), if *manifest == "convox.yml" { convox } else { compose });
+        }
+        if !deleted.ends_with(".yml") {
+            repo.write(deleted, "STAGE=two");
+        }
+        if deleted.contains("deploy/") {
+            let script = repo.root.join(deleted);
+            std::fs::set_permissions(script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        repo.commit("one");
+        assert_eq!(affected(&repo, &repo.root, "HEAD"), Vec::<String>::new(), "{what}");
+        repo.git(&["rm", "-q", deleted]);
+        let expected = if counts { vec!["a"] } else { vec![] };
+        assert_eq!(affected(&repo, &repo.root, "HEAD"), expected, "{what}, not committed");
+        repo.git(&["commit", "-q", "-m", "two"]);
+        assert_eq!(affected(&repo, &repo.root, "HEAD~1"), expected, "{what}");
+    }
+}
+
 /// Whatever happens with paths that no app owns: what a deleted app leaves is none of them.
 #[test]
 fn a_deleted_app_marks_no_other_app() {
