@@ -5,7 +5,7 @@
 
 use super::interpolate::{dotenv, expand};
 use super::{Problems, Reading, ServiceBuild};
-use crate::build::ImageBuild;
+use crate::build::{ImageBuild, SecretSource};
 use crate::names::{ImageRef, RepoPath};
 use crate::yaml::{Document, Entry, Node, Place, Problem};
 use std::collections::BTreeMap;
@@ -258,6 +258,11 @@ impl<'a> Source<'a> {
         let image = &mut build.image;
         image.args.extend(settings.args.clone());
         image.secrets.extend(settings.secrets.clone());
+        let files = settings.secrets.values().filter_map(|secret| match secret {
+            SecretSource::File(path) => RepoPath::default().join(path.strip_prefix(self.reading.root).ok()?.to_str()?),
+            SecretSource::Env(_) => None,
+        });
+        build.also_reads.extend(files);
         image.ssh.extend(settings.ssh.clone());
         if settings.platform.is_some() {
             image.platform.clone_from(&settings.platform);

@@ -215,6 +215,23 @@ fn an_app_that_only_the_configuration_makes_is_a_new_one() {
     }
 }
 
+/// A secret's file goes into a build wherever it lies, whether a compose file or the configuration names it.
+#[test]
+fn a_secret_in_the_repository_is_an_input() {
+    let repo = with_apps(&[]);
+    let file = std::fs::read_to_string(repo.root.join("apps.yaml")).unwrap();
+    repo.write("apps.yaml", &format!("{file}defaults: {{build: {{secrets: {{k: {{file: key}}}}}}}}\napps:\n  api: {{precision: context}}\n  web: {{build: {{secrets: {{k: {{file: ../../keys/web}}}}}}}}\n"));
+    for key in ["apps/api/key", "keys/web", "keys/other"] {
+        repo.write(key, "1");
+    }
+    repo.commit("one");
+    for (key, expected) in [("apps/api/key", vec!["api"]), ("keys/web", vec!["web"]), ("keys/other", vec![])] {
+        repo.write(key, "2");
+        repo.commit(key);
+        assert_eq!(affected(&repo, &repo.root, "HEAD~1"), expected, "{key}");
+    }
+}
+
 /// With `precision: context`: what an app goes without once it is deleted, and what its commands run.
 #[test]
 fn what_steers_an_app_counts_after_it_is_gone() {
