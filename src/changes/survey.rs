@@ -285,7 +285,9 @@ impl Survey<'_> {
             return Ok(None);
         }
         let since = self.compared(&from)?;
-        let changed = since.affected.reasons.contains_key(&asked.inputs.app) || !dirty.is_empty();
+        // Where not only the commit was live, HEAD brings something else, whatever has changed since the commit.
+        let other = since.configures_otherwise(asked) || recorded.is_some_and(|recorded| recorded.dirty);
+        let changed = since.affected.reasons.contains_key(&asked.inputs.app) || other || !dirty.is_empty();
         Ok(Some(RolledBack { from: Some(from), changed_since: changed && !equal }))
     }
 }

@@ -235,6 +235,21 @@ fn a_rollback_by_hand_is_respected_until_the_app_changes() {
     let mut shallow = Case::new(&clone, &apps[1..]).live("b", live(Some(&one), ""));
     shallow.topped.insert("b", topped(&two, &ours(&print)));
     assert!(shallow.verdicts().starts_with("b: held: base unreachable"), "{}", shallow.verdicts());
+    // What was rolled back was more than its commit; then only its configuration is another one.
+    let run = RunId::new("20261122-213000-1f2e").unwrap();
+    let mut dirty = Case::new(&repo.root, &apps[1..]).live("b", live(Some(&one), ""));
+    dirty
+        .topped
+        .insert("b", topped(&two, &describe("subject", &Recorded::new(Fingerprint::from_sha256(&[7; 32]), DIGEST, true), &run, None)));
+    assert_eq!(dirty.verdicts(), "b: deploy: modified apps/b/x (directory apps/b)");
+    repo.write("apps.yaml", "version: 1\n");
+    repo.commit("configure");
+    for (then, expected) in [(DIGEST, "held: "), ("another", "deploy: ")] {
+        let mut case = Case::new(&repo.root, &apps[1..]).live("b", live(Some(&one), ""));
+        case.topped.insert("b", topped(&two, ""));
+        case.old_digest = Some(then);
+        assert!(case.verdicts().starts_with(&format!("b: {expected}modified apps/b/x")), "{}", case.verdicts());
+    }
     // The fix arrives.
     repo.write("apps/b/x", "3");
     repo.commit("fix");
