@@ -155,6 +155,13 @@ impl<'a> Matcher<'a> {
         result
     }
 
+    /// True when no app owns `path` and no pattern ignores it.
+    pub(super) fn is_nobodys(&self, path: &RepoPath) -> bool {
+        let mut owned = false;
+        self.matching(path, &mut |_, _| owned = true);
+        !owned && self.is_unowned(path)
+    }
+
     /// The apps, in the order they were given.
     #[must_use]
     pub fn inputs(&self) -> &'a [Inputs] {

@@ -2,15 +2,16 @@
 //!
 //! A fingerprint covers the app's resolved configuration and, for every input file, its path, mode and git object id, with
 //! what is on disk in place of what is not committed. Equal fingerprints mean equal inputs, with no history at hand. The
-//! order in which rules and files are found does not matter.
+//! order in which rules and files are found does not matter. Where paths that no app owns are everybody's, they are everybody's here.
 
+use super::affected::Matcher;
 use super::inputs::Inputs;
 use super::{Change, History, TreeEntry};
 use crate::error::Result;
 use crate::names::{CommitId, Fingerprint, RepoPath};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The version of what is hashed. Fingerprints of different versions say nothing about each other.
 pub const VERSION: u32 = 1;
@@ -29,13 +30,24 @@ pub struct Fingerprints<'a> {
     dirty: &'a [Change],
     listed: Mutex<BTreeMap<RepoPath, Arc<Vec<TreeEntry>>>>,
     on_disk: Mutex<BTreeMap<RepoPath, Option<TreeEntry>>>,
+    /// The rules of all apps, when what none of them owns is every app's.
+    rules: Option<&'a Matcher<'a>>,
+    /// What no app owns, committed.
+    unowned: OnceLock<Vec<TreeEntry>>,
 }
 
 impl<'a> Fingerprints<'a> {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(history: &'a dyn History, commit: &'a CommitId, dirty: &'a [Change]) -> Self {
-        Self { history, commit, dirty, listed: Mutex::default(), on_disk: Mutex::default() }
+        let (listed, on_disk) = (Mutex::default(), Mutex::default());
+        Self { history, commit, dirty, listed, on_disk, rules: None, unowned: OnceLock::new() }
+    }
+
+    /// With the paths that no app owns, by the rules of all apps, as inputs of every app (`unowned: all`).
+    #[must_use]
+    pub fn with_unowned(self, rules: &'a Matcher<'a>) -> Self {
+        Self { rules: Some(rules), ..self }
     }
 
     /// The fingerprint of an app with these inputs and this digest of its configuration.
@@ -52,7 +64,7 @@ impl<'a> Fingerprints<'a> {
     /// Tells the dirty inputs apart from the commit: 8 hex digits for a tag, `None` when nothing of the app is dirty.
     pub fn dirty_hash(&self, inputs: &Inputs) -> Result<Option<String>> {
         let mut entries = BTreeMap::new();
-        for change in self.dirty.iter().filter(|change| inputs.contain(&change.path)) {
+        for change in self.dirty.iter().filter(|change| self.counts(inputs, &change.path)) {
             entries.insert(change.path.clone(), self.on_disk(&change.path)?);
         }
         Ok((!entries.is_empty()).then(|| dirty_hash(&entries)))
@@ -68,7 +80,10 @@ impl<'a> Fingerprints<'a> {
                 }
             }
         }
-        for change in self.dirty.iter().filter(|change| inputs.contain(&change.path)) {
+        for entry in self.unowned()? {
+            entries.insert(entry.path.clone(), entry.clone());
+        }
+        for change in self.dirty.iter().filter(|change| self.counts(inputs, &change.path)) {
             match self.on_disk(&change.path)? {
                 Some(entry) => entries.insert(change.path.clone(), entry),
                 None => entries.remove(&change.path),
@@ -76,6 +91,20 @@ impl<'a> Fingerprints<'a> {
         }
         entries.retain(|path, _| inputs.ignored_by(path).is_none());
         Ok(entries)
+    }
+
+    fn counts(&self, inputs: &Inputs, path: &RepoPath) -> bool {
+        inputs.contain(path) || self.rules.is_some_and(|rules| rules.is_nobodys(path))
+    }
+
+    fn unowned(&self) -> Result<&[TreeEntry]> {
+        let Some(rules) = self.rules else { return Ok(&[]) };
+        if let Some(known) = self.unowned.get() {
+            return Ok(known);
+        }
+        let all = self.listed(&RepoPath::default())?;
+        let nobodys = all.iter().filter(|entry| rules.is_nobodys(&entry.path)).cloned().collect();
+        Ok(self.unowned.get_or_init(|| nobodys))
     }
 
     fn listed(&self, dir: &RepoPath) -> Result<Arc<Vec<TreeEntry>>> {

@@ -11,7 +11,7 @@ use crate::changes::reads::reads_of;
 use crate::changes::survey::{Asked, Compared, Survey, strict_base};
 use crate::changes::verdict::{self, Reason, Refusal, Verdict, Wishes};
 use crate::changes::{Change, History};
-use crate::config::{App, HookConfig, HookKind, TargetConfig};
+use crate::config::{App, HookConfig, HookKind, TargetConfig, Unowned};
 use crate::error::{Error, Kind, Result};
 use crate::event::FailureClass;
 use crate::files;
@@ -259,7 +259,10 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
     let dirty = if ask.committed { Vec::new() } else { history.dirty()? };
     let inputs = inputs(world, found)?;
     let matcher = Matcher::new(&inputs);
-    let fingerprints = Fingerprints::new(history, head, &dirty);
+    let mut fingerprints = Fingerprints::new(history, head, &dirty);
+    if world.config.unowned == Unowned::All {
+        fingerprints = fingerprints.with_unowned(&matcher);
+    }
     let file = world.config.file.clone();
     let digests = file.map(|file| {
         let config = Arc::clone(&world.config);

@@ -84,13 +84,14 @@ struct Case<'a> {
     topped: BTreeMap<&'static str, NewerRelease>,
     given: Option<Choice>,
     old_digest: Option<&'static str>,
+    unowned: Unowned,
     wishes: Wishes,
 }
 
 impl<'a> Case<'a> {
     fn new(dir: &'a Path, apps: &'a [Inputs]) -> Self {
         let wishes = Wishes { allow_dirty: true, ..Wishes::default() };
-        Self { dir, apps, live: BTreeMap::new(), topped: BTreeMap::new(), given: None, old_digest: None, wishes }
+        Self { dir, apps, live: BTreeMap::new(), topped: BTreeMap::new(), given: None, old_digest: None, unowned: Unowned::Report, wishes }
     }
 
     fn live(mut self, app: &'static str, live: Live) -> Self {
@@ -108,7 +109,10 @@ impl<'a> Case<'a> {
         let head = history.head().unwrap().commit.id;
         let dirty = history.dirty().unwrap();
         let matcher = Matcher::new(self.apps);
-        let fingerprints = Fingerprints::new(history, &head, &dirty);
+        let mut fingerprints = Fingerprints::new(history, &head, &dirty);
+        if self.unowned == Unowned::All {
+            fingerprints = fingerprints.with_unowned(&matcher);
+        }
         let digests = self.old_digest.map(|old| -> Digests<'_> {
             Box::new(move |_| Some(self.apps.iter().map(|app| (target(&app.app), old.to_owned())).collect()))
         });
@@ -118,7 +122,7 @@ impl<'a> Case<'a> {
             dirty: &dirty,
             matcher: &matcher,
             fingerprints: &fingerprints,
-            unowned: Unowned::Report,
+            unowned: self.unowned,
             given: self.given.clone(),
             digests,
             left: None,
@@ -309,6 +313,44 @@ fn a_changed_configuration_is_a_change_of_its_app() {
     assert_eq!(case.verdicts(), "a: up-to-date: \nb: up-to-date: ");
     case.old_digest = Some("another");
     assert_eq!(case.verdicts(), "a: deploy: its configuration changed\nb: deploy: its configuration changed");
+}
+
+/// `unowned: all`, with what runs recorded: its fingerprint does not say that nothing changed.
+#[test]
+fn what_no_app_owns_can_be_every_apps() {
+    let repo = Repo::new();
+    let apps = [two_apps()[0].clone()];
+    let [_, _, three] = three_commits(&repo);
+    repo.write("Makefile", "1");
+    let four = repo.commit("four");
+    let print = |dir: &Path, commit: &CommitId, dirty: bool| {
+        let history = offbuild::changes::open(dir).unwrap();
+        let matcher = Matcher::new(&apps);
+        let dirty = if dirty { history.dirty().unwrap() } else { Vec::new() };
+        let fingerprints = Fingerprints::new(&*history, commit, &dirty).with_unowned(&matcher);
+        let hash = fingerprints.dirty_hash(&apps[0]).unwrap();
+        (fingerprints.of(&apps[0], DIGEST).unwrap(), hash)
+    };
+    let verdict = |dir: &Path, commit: &CommitId, (print, dirty): &(Fingerprint, Option<String>)| {
+        let run = RunId::new("20261122-213000-1f2e").unwrap();
+        let description = describe("subject", &Recorded::new(print.clone(), DIGEST, dirty.is_some()), &run, None);
+        let mut case = Case::new(dir, &apps).live("a", live(Some(commit), &description));
+        case.unowned = Unowned::All;
+        case.verdicts()
+    };
+    let clone = repo.clone("shallow", &["--depth", "1"]);
+    let (before, now) = (print(&repo.root, &three, false), print(&repo.root, &four, false));
+    assert_eq!(verdict(&repo.root, &three, &before), "a: deploy: added Makefile (unowned Makefile)");
+    assert!(verdict(&clone, &three, &before).starts_with("a: deploy: fingerprint differs: "));
+    assert_eq!(verdict(&repo.root, &four, &now), "a: up-to-date: ");
+    assert!(verdict(&clone, &three, &now).starts_with("a: up-to-date: "));
+    // Deployed as it is on disk, then taken back.
+    repo.write("Makefile", "2");
+    let dirty = print(&repo.root, &four, true);
+    assert_eq!(verdict(&repo.root, &four, &now), "a: deploy: dirty: modified Makefile (unowned Makefile)");
+    assert_eq!(verdict(&repo.root, &four, &dirty), "a: up-to-date: ");
+    repo.write("Makefile", "1");
+    assert!(verdict(&repo.root, &four, &dirty).starts_with("a: deploy: fingerprint differs: "));
 }
 
 #[test]
