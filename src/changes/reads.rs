@@ -149,13 +149,11 @@ pub fn hiding(context: &RepoPath, file: &RepoPath, text: &str, path: &RepoPath) 
     Some(Rule { kind: "dockerignore", matches: line.trim().to_owned(), place: Some(place), through: Vec::new() })
 }
 
-/// The pattern that hides a path from one of an app's builds.
+/// The pattern that hides a path from a build.
 #[must_use]
-pub fn hidden_by(manifest: &Manifest, files: &dyn Files, path: &RepoPath) -> Option<Rule> {
-    manifest.services.iter().filter_map(|service| service.build.as_ref()).find_map(|build| {
-        let (file, text) = ignore_file(build, files)?;
-        hiding(&build.context, &file, &text, path)
-    })
+pub fn hidden_by(build: &ServiceBuild, files: &dyn Files, path: &RepoPath) -> Option<Rule> {
+    let (file, text) = ignore_file(build, files)?;
+    hiding(&build.context, &file, &text, path)
 }
 
 /// The pattern that hides a path from the build that a rule was inferred from.

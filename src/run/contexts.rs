@@ -9,8 +9,8 @@ use crate::changes::inputs::Inputs;
 use crate::changes::reads::hidden_by;
 use crate::changes::verdict::Verdict;
 use crate::error::{Error, Result};
-use crate::manifest::Manifest;
-use crate::names::{AppName, RepoPath};
+use crate::manifest::{Manifest, ServiceBuild};
+use crate::names::{AppName, RepoPath, ServiceName};
 use crate::plan::Plan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -42,6 +42,12 @@ impl Contexts {
         Ok(Self(built.filter_map(|(inputs, found)| Some((inputs.app.clone(), (inputs, found.manifest.clone()?)))).collect()))
     }
 
+    fn reader(&self, app: &AppName, service: &ServiceName) -> Option<(&Inputs, &ServiceBuild)> {
+        let (inputs, manifest) = self.0.get(app)?;
+        let build = manifest.services.iter().find(|one| one.name == *service)?.build.as_ref()?;
+        Some((inputs, build))
+    }
+
     /// Refuses builds that would go without something, all of them in one error.
     pub(super) fn check(&self, world: &World, plan: &Plan) -> Result<()> {
         let root = world.history.root();
@@ -50,9 +56,10 @@ impl Contexts {
             // A context outside of the repository is not git's business.
             let Ok(context) = build.build.context.strip_prefix(root) else { continue };
             let context = RepoPath::from_git(context.as_os_str().as_bytes());
-            let readers: Vec<_> = build.used_by.iter().filter_map(|(app, _)| self.0.get(app)).collect();
+            // What one service's build does not see, another's may.
+            let readers: Vec<_> = build.used_by.iter().filter_map(|(app, service)| self.reader(app, service)).collect();
             let read = |path: &RepoPath| {
-                readers.iter().any(|(inputs, manifest)| inputs.contain(path) && hidden_by(manifest, &*world.files, path).is_none())
+                readers.iter().any(|(inputs, build)| inputs.contain(path) && hidden_by(build, &*world.files, path).is_none())
             };
             let entries = world.history.files(&world.head.commit.id, &context)?;
             let empty = |path: &RepoPath| std::fs::read_dir(path.under(root)).is_ok_and(|mut found| found.next().is_none());

@@ -53,6 +53,16 @@ fn an_lfs_pointer_is_what_git_has() {
     repo.write(".dockerignore", "**/*.bin\n");
     repo.commit("four");
     plan(&[]).code(0);
+    // What is hidden from one of two builds is read by the other.
+    std::fs::rename(repo.root.join(".dockerignore"), repo.root.join("apps/web/job.Dockerfile.dockerignore")).unwrap();
+    repo.write("apps/web/job.Dockerfile", "FROM scratch\nCOPY libs/web /lib\n");
+    let service = |name: &str, file: &str| format!("  {name}:\n    build: {{path: ../.., manifest: apps/web/{file}}}\n");
+    repo.write("apps/web/convox.yml", &format!("services:\n{}{}", service("job", "job.Dockerfile"), service("main", "Dockerfile")));
+    repo.commit("five");
+    plan(&[]).code(3).says("file `libs/web/model.bin` is an LFS pointer");
+    repo.write("apps/web/convox.yml", &format!("services:\n{}", service("job", "job.Dockerfile")));
+    repo.commit("six");
+    plan(&[]).code(0);
 }
 
 #[test]
