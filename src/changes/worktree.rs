@@ -109,6 +109,9 @@ fn compared_by_libgit2(repo: &Repository, head: Option<&git2::Tree<'_>>) -> Resu
     for path in gone_of_intended(repo, &index)? {
         found.entry(path).or_insert(ChangeKind::Deleted);
     }
+    for path in gone_by_name(repo, head, &index)? {
+        found.entry(path).or_insert(ChangeKind::Deleted);
+    }
     let untracked = untracked_beside(repo, &index)?;
     for path in untracked.into_iter().filter(|path| !is_composed(path.as_bytes())) {
         add(&mut found, path, ChangeKind::Added);
@@ -128,6 +131,24 @@ fn gone_of_intended(repo: &Repository, index: &git2::Index) -> Result<Vec<RepoPa
     for entry in index.iter().filter(|entry| entry.flags_extended & INTENT_TO_ADD != 0) {
         let path = RepoPath::from_git(entry.path.as_slice());
         if metadata(root, &path)?.is_none() {
+            gone.push(path);
+        }
+    }
+    Ok(gone)
+}
+
+/// The files that are not there by their name. Where `core.ignoreCase` is set, libgit2 takes one whose name differs in upper and lower
+/// case for them; in a repository that was made on another file system that one is another file, and git says so.
+fn gone_by_name(repo: &Repository, head: Option<&git2::Tree<'_>>, index: &git2::Index) -> Result<Vec<RepoPath>> {
+    let fold = repo.config().and_then(|config| config.get_bool("core.ignorecase")).unwrap_or(false);
+    let (Some(root), Some(head), true) = (repo.workdir(), head, fold) else { return Ok(Vec::new()) };
+    let looked_at = |entry: &git2::IndexEntry| {
+        entry.mode != SUBMODULE && entry.flags & (STAGE | ASSUME_VALID) == 0 && entry.flags_extended & SKIP_WORKTREE == 0
+    };
+    let mut gone = Vec::new();
+    for entry in index.iter().filter(looked_at) {
+        let path = RepoPath::from_git(entry.path);
+        if metadata(root, &path)?.is_none() && tree::entry(repo, head, &path)?.is_some() {
             gone.push(path);
         }
     }

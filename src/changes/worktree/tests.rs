@@ -301,6 +301,22 @@ fn the_walk_libgit2_and_git_agree() {
     assert!(walked.get() * 3 > asked.get() * 2, "only {} of {} were not left to libgit2", walked.get(), asked.get());
 }
 
+/// `core.ignoreCase` comes along with a repository that was made on another file system.
+#[test]
+fn a_name_in_another_case_is_another_name() {
+    let repo = Repo::new();
+    for path in ["dir/one", "dir/two", "three"] {
+        repo.write(path, path);
+    }
+    repo.git(&["add", "-A"]);
+    repo.git(&["commit", "-q", "-m", "one"]);
+    repo.git(&["config", "core.ignoreCase", "true"]);
+    std::fs::rename(repo.root.join("dir/one"), repo.root.join("dir/One")).unwrap();
+    let (walk, libgit2, git) = three_ways(&repo);
+    assert_eq!((walk, &libgit2), (None, &git));
+    assert_eq!(libgit2, Found::from([("dir/one".to_owned(), ChangeKind::Deleted)]));
+}
+
 #[test]
 fn a_link_in_a_submodules_place_is_seen() {
     let repo = Repo::new();
