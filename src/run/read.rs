@@ -328,7 +328,7 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
     let mut notes: BTreeSet<String> = targets.iter().flat_map(|judged| judged.decision.notes.iter().cloned()).collect();
     notes.extend(warnings(found, &deployed));
     let dirty_paths = (*survey.dirty_affected()?).clone();
-    notes.extend(unowned(&dirty_paths.unowned));
+    notes.extend(unowned(&dirty_paths.unowned, world.config.unowned));
     Ok(Judgement {
         notes: notes.into_iter().collect(),
         fingerprints: prints.iter().map(|(app, fingerprint, _)| (app.clone(), fingerprint.clone())).collect(),
@@ -339,8 +339,9 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
     })
 }
 
-pub(super) fn unowned(changes: &[Change]) -> Option<String> {
-    let first = changes.first()?;
+/// Tells of what is left out; where it is everybody's, it is among the reasons.
+pub(super) fn unowned(changes: &[Change], policy: Unowned) -> Option<String> {
+    let first = changes.first().filter(|_| policy != Unowned::All)?;
     let more = if changes.len() > 1 { format!(" and {} more", changes.len() - 1) } else { String::new() };
     Some(format!("uncommitted, and no app's input: `{}`{more}", first.path))
 }

@@ -237,7 +237,7 @@ fn judge(
         answer.near = answer.targets.iter().map(|(target, _)| of(&target.app).unwrap_or_default()).collect();
     }
     let notes = answer.targets.iter().flat_map(|(_, decision)| decision.notes.iter().cloned()).chain(warnings);
-    let notes: std::collections::BTreeSet<String> = notes.chain(read::unowned(&uncommitted.unowned)).collect();
+    let notes: std::collections::BTreeSet<String> = notes.chain(read::unowned(&uncommitted.unowned, book.unowned())).collect();
     answer.notes.extend(notes);
     answer.notes.extend(super::compare::base_notes(&base));
     answer.unowned = affected.unowned.into_iter().chain(uncommitted.unowned).collect();
