@@ -216,7 +216,7 @@ async fn publish(app: &AppPlan, image: &ImagePlan, context: &Context) -> Result<
         }
         ImageAction::Present { digest } | ImageAction::Conflict { digest, .. } => (digest.clone(), false),
     };
-    if !matches!(image.action, ImageAction::Reuse { .. }) {
+    if !matches!(image.action, ImageAction::Reuse { .. }) && image.tag != image.fingerprint_tag {
         // Without this tag the next commit builds again; that is worth a word, not a failure.
         if let Err(error) = registry.retag(&image.repository, &digest, &image.fingerprint_tag).await {
             let message = format!("`{}:{}` was not set: {error}", image.repository, image.fingerprint_tag);

@@ -12,7 +12,7 @@ mod rewrite;
 mod source;
 mod tags;
 
-pub use tags::{ImagePlace, image_tags};
+pub use tags::{ImagePlace, image_fingerprint, image_tags};
 
 use crate::build::ImageBuild;
 use crate::config::BuildConfig;

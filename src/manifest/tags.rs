@@ -7,8 +7,12 @@
 //! | `REPO:web.TAG` | `REPO:web.<sha>` | `REPO:web.latest` |
 //! | nothing | as `REPO`, from `registry.repository` | |
 
+use super::ServiceBuild;
+use crate::build::{ImageBuild, NamedContext};
 use crate::error::{Error, Result};
 use crate::names::{AppName, Fingerprint, ImageRef, Repository, ServiceName, is_tag};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 /// Where an image goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,48 @@ impl ImagePlace {
     pub fn fingerprint_tag(&self, fingerprint: &Fingerprint) -> String {
         format!("{}{fingerprint}", self.fingerprint_prefix)
     }
+}
+
+/// The fingerprint of an image: its app's, and all of its build that a variable of the environment may decide. So two environments
+/// that give one commit other arguments do not take each other's image.
+///
+/// What does not become part of an image is not part of it: secrets, caches, where the work tree lies.
+#[must_use]
+pub fn image_fingerprint(app: &Fingerprint, build: &ServiceBuild) -> Fingerprint {
+    // Field by field, so that one that is added has to be thought of.
+    let ImageBuild {
+        context: _,
+        dockerfile: _,
+        target,
+        args,
+        platform,
+        secrets: _,
+        ssh: _,
+        contexts,
+        cache_from: _,
+        inline_cache: _,
+        no_cache: _,
+        pull: _,
+        network,
+        extra_hosts,
+        shm_size,
+        ulimits,
+        context_key: _,
+    } = &build.image;
+    // Directories are told from the repository's root.
+    let contexts = contexts.iter().map(|(name, context)| match context {
+        NamedContext::Image(image) => (name, Some(image)),
+        NamedContext::Directory(_) => (name, None),
+    });
+    let paths = [&build.context, &build.dockerfile].into_iter().chain(&build.also_reads).map(ToString::to_string);
+    let json = json!([
+        app,
+        paths.collect::<Vec<_>>(),
+        contexts.collect::<Vec<_>>(),
+        json!([target, args, platform, network, extra_hosts, shm_size, ulimits]),
+        build.labels,
+    ]);
+    Fingerprint::from_sha256(&Sha256::digest(json.to_string()))
 }
 
 /// Repository and tags of a built service.

@@ -181,7 +181,7 @@ pub struct ImagePlan {
     pub service: ServiceName,
     /// Where it goes.
     pub repository: Repository,
-    /// The tag of this commit.
+    /// The tag of this commit; that of its content where the commit's holds the image of another environment.
     pub tag: String,
     /// The tag of its content.
     pub fingerprint_tag: String,

@@ -11,7 +11,7 @@ use crate::changes::Head;
 use crate::config::{App, HookConfig, HookKind, TargetConfig};
 use crate::error::{Error, Result};
 use crate::event::FailureClass;
-use crate::manifest::{ImagePlace, Manifest, image_tags};
+use crate::manifest::{ImagePlace, Manifest, ServiceBuild, image_fingerprint, image_tags};
 use crate::names::{AppName, CommitId, Digest, Fingerprint, RackName, ReleaseId, RepoPath, Repository, RunId, ServiceName, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -105,16 +105,17 @@ pub struct Facts {
     pub ci_url: Option<String>,
 }
 
-/// The label that carries the fingerprints of the apps an image was built for, separated by blanks.
+/// The label that carries the fingerprints of the apps an image was built for and its own for each, separated by blanks.
 pub const FINGERPRINT_LABEL: &str = "dev.offbuild.fingerprint";
 
-/// Where an app's images go, before anything is known about what is there.
-pub fn places(app: &AppFacts) -> Result<Vec<(ServiceName, ImagePlace)>> {
+/// Where an app's images go, before anything is known about what is there, and what makes them.
+pub fn places(app: &AppFacts) -> Result<Vec<(ServiceName, &ServiceBuild, ImagePlace)>> {
     let mut places = Vec::new();
-    for service in app.manifest.services.iter().filter(|service| service.build.is_some()) {
+    for service in &app.manifest.services {
+        let Some(build) = &service.build else { continue };
         let place = image_tags(&service.name, service.image.as_ref(), app.app.repository.as_deref(), &app.app.name, &app.revision)
             .map_err(|error| error.because(format!("the service is at {}", service.place)))?;
-        places.push((service.name.clone(), place));
+        places.push((service.name.clone(), build, place));
     }
     Ok(places)
 }
@@ -237,22 +238,20 @@ fn app_plan(app: &AppFacts, facts: &Facts, builds: &mut Builds) -> Result<AppPla
         .collect();
     let registry_cache = facts.racks.iter().any(|rack| rack.registry_cache && racks.contains(&rack.rack));
     let mut images = Vec::new();
-    for (service, place) in places(app)? {
-        let fingerprint_tag = place.fingerprint_tag(&fingerprint);
+    for (service, build, place) in places(app)? {
+        let own = image_fingerprint(&fingerprint, build);
         let mut image = ImagePlan {
-            service: service.clone(),
-            repository: place.repository.clone(),
-            tag: place.commit_tag.clone(),
-            fingerprint_tag,
-            latest_tag: app.app.latest.then(|| place.latest_tag.clone()),
+            service,
+            fingerprint_tag: place.fingerprint_tag(&own),
+            repository: place.repository,
+            tag: place.commit_tag,
+            latest_tag: app.app.latest.then_some(place.latest_tag),
             create: app.app.create.clone(),
             action: ImageAction::Build { build: 0 },
         };
-        image.action = match known(&image, &fingerprint, &facts.existing) {
+        image.action = match known(&mut image, &fingerprint, &own, &facts.existing) {
             Some(action) => action,
             None => {
-                let service = app.manifest.services.iter().find(|one| one.name == service);
-                let Some(build) = service.and_then(|service| service.build.as_ref()) else { continue };
                 let mut spec = build.image.clone();
                 if registry_cache {
                     spec.inline_cache = true;
@@ -261,7 +260,7 @@ fn app_plan(app: &AppFacts, facts: &Facts, builds: &mut Builds) -> Result<AppPla
                         spec.cache_from.push(from);
                     }
                 }
-                let mut labels = labels(&facts.head, &fingerprint);
+                let mut labels = labels(&facts.head, &format!("{fingerprint} {own}"));
                 labels.extend(build.labels.clone());
                 ImageAction::Build { build: builds.add(app, &image.service, &spec, &build.dockerfile, labels) }
             }
@@ -281,10 +280,10 @@ fn app_plan(app: &AppFacts, facts: &Facts, builds: &mut Builds) -> Result<AppPla
 }
 
 /// The OCI annotations' names as labels. `created` is the commit's time, not the clock's: the same commit makes the same image.
-fn labels(head: &Head, fingerprint: &Fingerprint) -> BTreeMap<String, String> {
+fn labels(head: &Head, fingerprints: &str) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::from([
         ("org.opencontainers.image.revision".to_owned(), head.commit.id.to_string()),
-        (FINGERPRINT_LABEL.to_owned(), fingerprint.to_string()),
+        (FINGERPRINT_LABEL.to_owned(), fingerprints.to_owned()),
     ]);
     if let Some(source) = &head.source {
         labels.insert("org.opencontainers.image.source".to_owned(), source.clone());
@@ -296,28 +295,35 @@ fn labels(head: &Head, fingerprint: &Fingerprint) -> BTreeMap<String, String> {
 }
 
 /// What the registry already has of an image; `None` when it has to be built.
-fn known(image: &ImagePlan, fingerprint: &Fingerprint, existing: &Existing) -> Option<ImageAction> {
+///
+/// Where this commit's tag holds the image of another environment, made of the same inputs with other arguments, the tag stays and this
+/// one goes by the tag of its content alone.
+fn known(image: &mut ImagePlan, fingerprint: &Fingerprint, own: &Fingerprint, existing: &Existing) -> Option<ImageAction> {
     let tag = |tag: &str| existing.tags.get(&(image.repository.clone(), tag.to_owned()));
-    match (tag(&image.tag), tag(&image.fingerprint_tag)) {
-        (None, None) => None,
-        (None, Some(digest)) => Some(ImageAction::Reuse { digest: digest.clone() }),
-        (Some(digest), Some(same)) if digest == same => Some(ImageAction::Present { digest: digest.clone() }),
-        (Some(digest), _) => {
-            let says = existing.fingerprints.get(&(image.repository.clone(), digest.clone()));
-            if says.is_some_and(|says| says.contains(fingerprint.as_str())) {
-                return Some(ImageAction::Present { digest: digest.clone() });
-            }
-            let says = says.filter(|says| !says.is_empty()).map_or_else(
-                || "no fingerprint at all".to_owned(),
-                |says| format!("fingerprint {}", says.iter().cloned().collect::<Vec<_>>().join(" ")),
-            );
-            let message = format!(
-                "`{}` is in the registry with {says} ({digest}); this commit's is {fingerprint}: a commit's tag is never overwritten",
-                image.reference()
-            );
-            Some(ImageAction::Conflict { digest: digest.clone(), message })
-        }
+    let (digest, same) = match (tag(&image.tag), tag(&image.fingerprint_tag)) {
+        (None, None) => return None,
+        (None, Some(digest)) => return Some(ImageAction::Reuse { digest: digest.clone() }),
+        (Some(digest), Some(same)) if digest == same => return Some(ImageAction::Present { digest: digest.clone() }),
+        (Some(digest), same) => (digest.clone(), same.cloned()),
+    };
+    let says = existing.fingerprints.get(&(image.repository.clone(), digest.clone())).filter(|says| !says.is_empty());
+    let says_it = |fingerprint: &Fingerprint| says.is_some_and(|says| says.contains(fingerprint.as_str()));
+    if says_it(own) {
+        return Some(ImageAction::Present { digest });
     }
+    if says_it(fingerprint) {
+        image.tag = image.fingerprint_tag.clone();
+        return same.map(|digest| ImageAction::Present { digest });
+    }
+    let says = says.map_or_else(
+        || "no fingerprint at all".to_owned(),
+        |says| format!("fingerprint {}", says.iter().cloned().collect::<Vec<_>>().join(" ")),
+    );
+    let message = format!(
+        "`{}` is in the registry with {says} ({digest}); this commit's is {fingerprint}: a commit's tag is never overwritten",
+        image.reference()
+    );
+    Some(ImageAction::Conflict { digest, message })
 }
 
 /// A lane's targets with every `after` before what names it; else in the configuration's order.

@@ -4,7 +4,7 @@ use super::planner::{AppFacts, Existing, FINGERPRINT_LABEL, Facts, RackFacts, Ta
 use super::*;
 use crate::changes::CommitInfo;
 use crate::config::{App, BuildConfig, Precision};
-use crate::manifest::{Service, ServiceBuild};
+use crate::manifest::{Service, ServiceBuild, image_fingerprint};
 use crate::names::RepoPath;
 use crate::rack::Deliver;
 use crate::yaml::{Document, Place};
@@ -24,6 +24,12 @@ fn fingerprint(app: &str) -> Fingerprint {
 }
 
 /// An app with one service `web` built from `context`, and the apps it comes after.
+/// The fingerprint of the image of an app that is built from `context`.
+fn own(name: &str, context: &str) -> Fingerprint {
+    let app = app(name, context, &[]);
+    image_fingerprint(&fingerprint(name), app.manifest.services[0].build.as_ref().unwrap())
+}
+
 fn app(app: &str, context: &str, after: &[&str]) -> AppFacts {
     let build = ServiceBuild {
         image: ImageBuild {
@@ -182,7 +188,8 @@ fn equal_builds_are_one_and_carry_every_apps_fingerprint() {
     let plan = plan(facts(vec![app("a", "shared", &[]), app("b", "shared", &[]), app("c", "c", &[])]), options()).unwrap();
     assert_eq!(plan.builds.len(), 2);
     assert_eq!(plan.builds[0].used_by.len(), 2);
-    assert_eq!(plan.builds[0].labels[FINGERPRINT_LABEL], format!("{} {}", fingerprint("a"), fingerprint("b")));
+    let labels = format!("{} {} {} {}", fingerprint("a"), own("a", "shared"), fingerprint("b"), own("b", "shared"));
+    assert_eq!(plan.builds[0].labels[FINGERPRINT_LABEL], labels);
 }
 
 #[test]
@@ -196,8 +203,8 @@ fn an_app_whose_hook_may_change_the_context_shares_its_build_with_nobody() {
 fn what_the_registry_has_decides_what_is_done() {
     let repository = Repository::parse("r.example/a").unwrap();
     let commit_tag = format!("web.{}", "1".repeat(40));
-    let fingerprint_tag = format!("web.in-{}", fingerprint("a"));
-    let mine = fingerprint("a").to_string();
+    let fingerprint_tag = format!("web.in-{}", own("a", "a"));
+    let (mine, inputs) = (own("a", "a").to_string(), fingerprint("a").to_string());
     let cases: &[(&[(&str, &str)], Option<&str>, &str)] = &[
         (&[], None, "build"),
         (&[(&fingerprint_tag, "2")], None, "reuse"),
@@ -206,6 +213,9 @@ fn what_the_registry_has_decides_what_is_done() {
         (&[(&commit_tag, "3")], None, "conflict"),
         (&[(&commit_tag, "3")], Some("ffff"), "conflict"),
         (&[(&commit_tag, "3")], Some(&mine), "present"),
+        // The same inputs with other arguments.
+        (&[(&commit_tag, "3")], Some(&inputs), "build"),
+        (&[(&fingerprint_tag, "2"), (&commit_tag, "3")], Some(&inputs), "present"),
     ];
     for (tags, says, expected) in cases {
         let mut facts = facts(vec![app("a", "a", &[])]);
@@ -218,6 +228,8 @@ fn what_the_registry_has_decides_what_is_done() {
         let plan = plan(facts, options()).unwrap();
         assert_eq!(plan.apps[&name("a")].images[0].action.word(), *expected, "{tags:?} {says:?}");
         assert_eq!(plan.builds.len(), usize::from(*expected == "build"), "{tags:?}");
+        let beside = says.is_some_and(|says| says == inputs);
+        assert_eq!(plan.apps[&name("a")].images[0].tag, if beside { &fingerprint_tag } else { &commit_tag }.as_str(), "{tags:?}");
     }
 }
 
@@ -240,7 +252,7 @@ fn a_registry_cache_is_read_from_the_moving_tag_and_written_inline() {
 fn staged() -> (Facts, adopt::Candidate) {
     let mut facts = facts(vec![app("a", "a", &[])]);
     let repository = Repository::parse("r.example/a").unwrap();
-    for tag in [format!("web.{}", "1".repeat(40)), format!("web.in-{}", fingerprint("a"))] {
+    for tag in [format!("web.{}", "1".repeat(40)), format!("web.in-{}", own("a", "a"))] {
         facts.existing.tags.insert((repository.clone(), tag), digest("2"));
     }
     let image = format!("{repository}@{}", digest("2"));

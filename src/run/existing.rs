@@ -2,6 +2,7 @@
 
 use super::read::AT_ONCE;
 use crate::error::{Error, Result};
+use crate::manifest::image_fingerprint;
 use crate::names::{Digest, Repository};
 use crate::plan::Decision;
 use crate::plan::planner::{self, Existing, FINGERPRINT_LABEL, Facts};
@@ -16,8 +17,8 @@ pub(super) async fn existing(facts: &Facts, registry: &dyn Registry) -> Result<E
     for app in facts.apps.iter() {
         let released = facts.targets.iter().any(|target| target.target.app == app.app.name && target.decision == Decision::Release);
         let Some(fingerprint) = app.fingerprint.as_ref().filter(|_| released) else { continue };
-        for (_, place) in planner::places(app)? {
-            let content = place.fingerprint_tag(fingerprint);
+        for (_, build, place) in planner::places(app)? {
+            let content = place.fingerprint_tag(&image_fingerprint(fingerprint, build));
             wanted.entry(place.repository.clone()).or_default().extend([place.commit_tag.clone(), content.clone()]);
             pairs.push((place.repository, place.commit_tag, content));
         }

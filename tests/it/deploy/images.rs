@@ -57,6 +57,28 @@ fn a_commits_tag_that_holds_something_else_is_never_overwritten() {
 }
 
 #[test]
+fn an_environment_never_gets_the_image_of_another_one() {
+    let world = Setup::new(&["web"]).defaults("build: {args: {STAGE: \"${STAGE}\"}}").start();
+    world.app("web", "ARG STAGE\nRUN echo $STAGE > /stage\n").repo.commit("a stage");
+    let deploy = |stage: &str| {
+        let run = world.run_as(&world.offbuild().env("STAGE", stage), &["deploy", "--all"]).code(0);
+        let manifest = world.sandbox.live("staging", "web").manifest;
+        (run.images(), manifest.split("@sha256:").nth(1).unwrap()[..64].to_owned())
+    };
+    let (done, one) = deploy("one");
+    assert_eq!(done, ["web/web build"]);
+    let of_commit = world.digest("web", &format!("web.{}", head(&world)));
+    assert_eq!(of_commit, format!("sha256:{one}"));
+    let (done, two) = deploy("two");
+    assert_eq!(done, ["web/web build"]);
+    assert_ne!(one, two);
+    // Both are found again, and the commit's tag is what it was.
+    assert_eq!(deploy("two"), (vec!["web/web present".to_owned()], two));
+    assert_eq!(deploy("one"), (vec!["web/web present".to_owned()], one));
+    assert_eq!(world.digest("web", &format!("web.{}", head(&world))), of_commit);
+}
+
+#[test]
 fn equal_builds_of_two_apps_run_once_and_are_pushed_for_both() {
     let world = Setup::new(&["api", "web"]).start();
     for app in ["api", "web"] {
