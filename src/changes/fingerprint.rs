@@ -61,10 +61,12 @@ impl<'a> Fingerprints<'a> {
         Ok(Fingerprint::from_sha256(&hash.finalize()))
     }
 
-    /// Tells the dirty inputs apart from the commit: 8 hex digits for a tag, `None` when nothing of the app is dirty.
-    pub fn dirty_hash(&self, inputs: &Inputs) -> Result<Option<String>> {
+    /// Tells the dirty inputs, and a dirty `configuration`, apart from the commit: 8 hex digits for a tag, `None` when nothing of the app
+    /// is dirty.
+    pub fn dirty_hash(&self, inputs: &Inputs, configuration: Option<&RepoPath>) -> Result<Option<String>> {
         let mut entries = BTreeMap::new();
-        for change in self.dirty.iter().filter(|change| self.counts(inputs, &change.path)) {
+        let counts = |path: &RepoPath| configuration == Some(path) || self.counts(inputs, path);
+        for change in self.dirty.iter().filter(|change| counts(&change.path)) {
             entries.insert(change.path.clone(), self.on_disk(&change.path)?);
         }
         Ok((!entries.is_empty()).then(|| dirty_hash(&entries)))

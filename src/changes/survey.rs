@@ -9,7 +9,7 @@ use super::description::recorded_in;
 use super::fingerprint::Fingerprints;
 use super::inputs::Inputs;
 use super::verdict::{BaseSource, Basis, Facts, RolledBack, State};
-use super::{Ancestry, Change, ChangeKind, History, PathReason, standing};
+use super::{Ancestry, Change, ChangeKind, History, PathReason, Rule, standing};
 use crate::config::Unowned;
 use crate::error::{Error, Result};
 use crate::names::{AppName, CommitId, RepoPath, Target};
@@ -99,9 +99,9 @@ pub struct Compared {
 
 impl Compared {
     /// True when the base configures the target otherwise. One that was not configured there is a new one.
-    fn configures_otherwise(&self, asked: Asked<'_>) -> bool {
-        let digest = |digests: &BTreeMap<Target, String>| digests.get(asked.target).is_some_and(|digest| digest == asked.app_digest);
-        self.digests.as_ref().is_some_and(|digests| !digest(digests))
+    fn configures_otherwise(&self, target: &Target, app_digest: &str) -> bool {
+        let same = |digests: &BTreeMap<Target, String>| digests.get(target).is_some_and(|digest| digest == app_digest);
+        self.digests.as_ref().is_some_and(|digests| !same(digests))
     }
 }
 
@@ -130,7 +130,8 @@ impl Survey<'_> {
         let named = live.map(|live| self.live_commit(live)).transpose()?.flatten();
         let state = self.state(asked.live, named.as_ref())?;
         let (basis, config_changed) = self.basis(asked, named.as_ref())?;
-        let dirty = of(&self.dirty_affected()?.reasons, app);
+        let mut dirty = of(&self.dirty_affected()?.reasons, app);
+        dirty.extend(self.dirty_configuration(asked.target, asked.app_digest)?);
         let here = named.as_ref().and_then(|named| named.commit.as_ref());
         let rolled_back = match (asked.topped, &state) {
             (Some(topped), State::Live { .. }) => self.rolled_back(asked, topped, here, &dirty)?,
@@ -152,13 +153,25 @@ impl Survey<'_> {
     fn compare(&self, base: &CommitId) -> Result<Arc<Compared>> {
         let changes = self.history.changes(base, self.head)?;
         let affected = self.affected(base, &changes)?;
-        let touched = |change: &Change| self.matcher.inputs().first().is_some_and(|app| app.shared.file.as_ref() == Some(&change.path));
+        let touched = |change: &Change| self.is_configuration(change);
         let digests = match &self.digests {
             // What cannot be read there is another configuration, of every app.
             Some(digests) if changes.iter().chain(self.dirty).any(touched) => Some(digests(base).unwrap_or_default()),
             _ => None,
         };
         Ok(Arc::new(Compared { changes, affected, digests }))
+    }
+
+    fn is_configuration(&self, change: &Change) -> bool {
+        self.matcher.inputs().first().is_some_and(|app| app.shared.file.as_ref() == Some(&change.path))
+    }
+
+    /// The change of the configuration that is not committed, when the target is configured otherwise in HEAD.
+    pub fn dirty_configuration(&self, target: &Target, app_digest: &str) -> Result<Option<PathReason>> {
+        let Some(change) = self.dirty.iter().find(|change| self.is_configuration(change)) else { return Ok(None) };
+        let rule = Rule { kind: "configuration", matches: change.path.to_string(), place: None, through: Vec::new() };
+        let otherwise = self.compared(self.head)?.configures_otherwise(target, app_digest);
+        Ok(otherwise.then(|| PathReason { change: change.clone(), rule }))
     }
 
     /// Whose the changes since `base` are. What an app left behind is deleted with it, and is not unowned.
@@ -233,7 +246,7 @@ impl Survey<'_> {
         };
         let compared = self.compared(commit)?;
         let changed = of(&compared.affected.reasons, &asked.inputs.app);
-        let config_changed = compared.configures_otherwise(asked);
+        let config_changed = compared.configures_otherwise(asked.target, asked.app_digest);
         Ok((Basis::Commit { commit: commit.clone(), source, changed }, config_changed))
     }
 
@@ -286,7 +299,7 @@ impl Survey<'_> {
         }
         let since = self.compared(&from)?;
         // Where not only the commit was live, HEAD brings something else, whatever has changed since the commit.
-        let other = since.configures_otherwise(asked) || recorded.is_some_and(|recorded| recorded.dirty);
+        let other = since.configures_otherwise(asked.target, asked.app_digest) || recorded.is_some_and(|recorded| recorded.dirty);
         let changed = since.affected.reasons.contains_key(&asked.inputs.app) || other || !dirty.is_empty();
         Ok(Some(RolledBack { from: Some(from), changed_since: changed && !equal }))
     }

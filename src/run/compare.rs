@@ -1,5 +1,6 @@
 //! The comparison behind `changed` and `why`: with what runs on the racks or, when none can be asked, with a base.
 
+use super::fetch::fetch;
 use super::read::{self, AllLive, Ask, Found, Judgement};
 use super::world::{AskedHead, World};
 use crate::changes::affected::Affected;
@@ -51,7 +52,7 @@ pub(super) async fn compare(
         Ok::<_, Error>((read::judge(world, found, live.as_ref(), &ask, given.clone())?, given))
     };
     let (mut judgement, mut given) = tokio::task::block_in_place(|| judge(&world, &found))?;
-    if base.fetch && tokio::task::block_in_place(|| read::fetch(&world, &judgement))? {
+    if base.fetch && tokio::task::block_in_place(|| fetch(&world, &judgement))? {
         world = open()?;
         found = tokio::task::block_in_place(|| read::apps(&world))?;
         (judgement, given) = tokio::task::block_in_place(|| judge(&world, &found))?;

@@ -9,6 +9,7 @@
 use super::carry_out::{Planned, carry_out, confirm, lock_wait};
 use super::compare::removed;
 use super::contexts::Contexts;
+use super::fetch::fetch;
 use super::read::{self, Ask, Found, Judgement};
 use super::resume::Earlier;
 use super::world::World;
@@ -219,7 +220,7 @@ async fn planned(global: &Global, selection: &Selection, ask: &Ask, how: &How, r
         read::judge(world, found, live.as_ref(), &ask, given)
     };
     let mut judgement = tokio::task::block_in_place(|| judge(&world, &found))?;
-    if ask.base.fetch && tokio::task::block_in_place(|| read::fetch(&world, &judgement))? {
+    if ask.base.fetch && tokio::task::block_in_place(|| fetch(&world, &judgement))? {
         // What was fetched is seen by a repository that is opened anew.
         world = open(global, selection, how)?.0;
         found = tokio::task::block_in_place(|| read::apps(&world))?;

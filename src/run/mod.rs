@@ -13,6 +13,7 @@ mod demo;
 mod deploy;
 mod doctor;
 mod existing;
+mod fetch;
 mod heal;
 mod info;
 mod init;

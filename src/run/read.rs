@@ -25,7 +25,6 @@ use crate::yaml::{Problem, excerpt};
 use futures_util::stream::{self, StreamExt as _};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufRead as _;
 use std::sync::Arc;
 
 /// Reads of racks and registries under way at once.
@@ -322,7 +321,11 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
         .map(|found| {
             let inputs = inputs_by[&found.app.name];
             let fingerprint = fingerprints.of(inputs, &found.app.digest)?;
-            Ok((found.app.name.clone(), fingerprint, fingerprints.dirty_hash(inputs)?))
+            let configured = |on: &TargetConfig| survey.dirty_configuration(&target(&found.app, on), &found.app.digest);
+            let dirty = found.app.targets.iter().map(configured).collect::<Result<Option<Vec<_>>>>()?;
+            let dirty = dirty.as_ref().and_then(|dirty| dirty.first()).map(|reason| &reason.change.path);
+            let dirty = fingerprints.dirty_hash(inputs, dirty)?;
+            Ok((found.app.name.clone(), fingerprint, dirty))
         })
         .collect::<Result<_>>()?;
     let mut notes: BTreeSet<String> = targets.iter().flat_map(|judged| judged.decision.notes.iter().cloned()).collect();
@@ -356,39 +359,6 @@ pub(super) fn warnings_of(found: &Found) -> impl Iterator<Item = String> {
     warnings.map(|problem| format!("{}: {}", problem.place, problem.message))
 }
 
-/// Runs the fetch commands that would bring missing bases; true when there was one.
-pub(super) fn fetch(world: &World, judgement: &Judgement) -> Result<bool> {
-    let mut commands = BTreeSet::new();
-    for reason in judgement.targets.iter().flat_map(|judged| &judged.decision.reasons) {
-        if let Reason::BaseUnreachable { fetch: Some(fetch), .. } = reason {
-            commands.insert(fetch.clone());
-        }
-    }
-    for command in &commands {
-        let Some((program, args)) = command.0.split_first() else { continue };
-        super::tell(format!("$ {command}"));
-        let unusable = |error: std::io::Error| Error::unusable(format!("`{command}` cannot be run")).because(error);
-        let mut child = std::process::Command::new(program)
-            .args(args)
-            .current_dir(world.history.root())
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .map_err(unusable)?;
-        // What git says may hold the login of a remote's URL.
-        for line in child.stderr.take().into_iter().flat_map(|pipe| std::io::BufReader::new(pipe).split(b'\n')).map_while(|line| line.ok())
-        {
-            super::tell(String::from_utf8_lossy(&line));
-        }
-        let status = child.wait().map_err(unusable)?;
-        if !status.success() {
-            return Err(Error::unusable(format!("`{command}` failed ({status})")).hint("run it by hand to see why, then deploy again"));
-        }
-    }
-    Ok(!commands.is_empty())
-}
-
 /// Refuses what a guard refuses, all targets in one error.
 pub(super) fn guard(judgement: &Judgement) -> Result<()> {
     let mut refused = Vec::new();
@@ -399,8 +369,12 @@ pub(super) fn guard(judgement: &Judgement) -> Result<()> {
         }
         refused.push(format!("`{}`: {why}", judged.target));
         if matches!(why, Refusal::Dirty { .. }) {
-            let paths = judgement.dirty_paths.reasons.get(&judged.target.app).into_iter().flatten().take(3);
-            refused.extend(paths.map(|reason| format!("    {}", reason.change.path)));
+            let dirty = |reason: &Reason| match reason {
+                Reason::Path(reason) if reason.change.dirty => Some(reason.change.path.clone()),
+                _ => None,
+            };
+            let paths: BTreeSet<RepoPath> = judged.decision.reasons.iter().filter_map(dirty).collect();
+            refused.extend(paths.iter().take(3).map(|path| format!("    {path}")));
         }
     }
     if refused.is_empty() { Ok(()) } else { Err(Error::new(Kind::Refused, format!("nothing was deployed:\n  {}", refused.join("\n  ")))) }

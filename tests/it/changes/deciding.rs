@@ -328,7 +328,7 @@ fn what_no_app_owns_can_be_every_apps() {
         let matcher = Matcher::new(&apps);
         let dirty = if dirty { history.dirty().unwrap() } else { Vec::new() };
         let fingerprints = Fingerprints::new(&*history, commit, &dirty).with_unowned(&matcher);
-        let hash = fingerprints.dirty_hash(&apps[0]).unwrap();
+        let hash = fingerprints.dirty_hash(&apps[0], None).unwrap();
         (fingerprints.of(&apps[0], DIGEST).unwrap(), hash)
     };
     let verdict = |dir: &Path, commit: &CommitId, (print, dirty): &(Fingerprint, Option<String>)| {
@@ -440,7 +440,7 @@ fn the_tail_of_a_dirty_tag_tells_states_apart() {
     let tail = || {
         let reader = offbuild::changes::open(&repo.root).unwrap();
         let dirty = reader.dirty().unwrap();
-        Fingerprints::new(reader.as_ref(), &head, &dirty).dirty_hash(&apps[0]).unwrap()
+        Fingerprints::new(reader.as_ref(), &head, &dirty).dirty_hash(&apps[0], None).unwrap()
     };
     assert_eq!(tail(), None);
     repo.write("apps/b/x", "of another app");

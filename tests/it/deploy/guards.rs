@@ -40,6 +40,27 @@ fn uncommitted_inputs_are_refused_and_tagged_as_dirty_when_allowed() {
 }
 
 #[test]
+fn a_configuration_that_is_not_committed_is_dirty_for_those_it_changes() {
+    let world = Setup::new(&["api", "web"]).start();
+    world.run(&["deploy"]).code(0);
+    world.configure("apps: {web: {build: {args: {A: \"1\"}}, timeouts: {build: 1h}}, api: {timeouts: {build: 1h}}}\n");
+    let told = world.offbuild().run(&["changed", "--format", "text"]).code(0).stdout;
+    assert_eq!(told.matches("dirty: modified apps.yaml (configuration apps.yaml)").count(), 1, "{told}");
+    world.page("api", "second").repo.git(&["commit", "-qm", "second", "apps/api"]);
+    let refused = "`web@staging`: 1 of its inputs is not committed: commit it, or use `--allow-dirty`";
+    world.run(&["deploy"]).code(4).says(refused).says("apps.yaml");
+    let run = world.run(&["deploy", "--allow-dirty"]).code(0).outcomes(&["api@staging deployed", "web@staging deployed"]);
+    assert_eq!(run.images(), ["api/web build", "web/web build"]);
+    let commit = world.repo.git(&["rev-parse", "HEAD"]);
+    assert!(world.tags("web").iter().any(|tag| tag.starts_with(&format!("web.{commit}-dirty."))));
+    assert!(world.tags("api").contains(&format!("web.{commit}")));
+    // Committed, the same is found again by its content.
+    world.repo.commit("the configuration");
+    let run = world.run(&["deploy", "--all"]).code(0).outcomes(&["api@staging up-to-date", "web@staging up-to-date"]);
+    assert_eq!(run.images(), ["api/web reuse", "web/web reuse"]);
+}
+
+#[test]
 fn a_clone_of_depth_1_still_deploys_only_what_changed() {
     let world = Setup::new(&["api", "web"]).start();
     world.run(&["deploy"]).code(0);
