@@ -50,7 +50,7 @@ pub struct Survey<'a> {
 
 /// What was asked so far: comparisons by base, what is not committed, how HEAD stands to live commits.
 #[derive(Default)]
-pub struct Known(Answers<Arc<Compared>>, Mutex<Option<Arc<Affected>>>, Answers<Ancestry>);
+pub struct Known(Answers<Arc<Compared>>, Slot<Arc<Compared>>, Answers<Ancestry>);
 
 impl Known {
     /// Every comparison made, by base.
@@ -99,7 +99,7 @@ pub struct Compared {
 
 impl Compared {
     /// True when the base configures the target otherwise. One that was not configured there is a new one.
-    fn configures_otherwise(&self, target: &Target, app_digest: &str) -> bool {
+    pub fn configures_otherwise(&self, target: &Target, app_digest: &str) -> bool {
         let same = |digests: &BTreeMap<Target, String>| digests.get(target).is_some_and(|digest| digest == app_digest);
         self.digests.as_ref().is_some_and(|digests| !same(digests))
     }
@@ -130,8 +130,9 @@ impl Survey<'_> {
         let named = live.map(|live| self.live_commit(live)).transpose()?.flatten();
         let state = self.state(asked.live, named.as_ref())?;
         let (basis, config_changed) = self.basis(asked, named.as_ref())?;
-        let mut dirty = of(&self.dirty_affected()?.reasons, app);
-        dirty.extend(self.dirty_configuration(asked.target, asked.app_digest)?);
+        let uncommitted = self.uncommitted()?;
+        let mut dirty = of(&uncommitted.affected.reasons, app);
+        dirty.extend(self.dirty_configuration(&uncommitted, asked));
         let here = named.as_ref().and_then(|named| named.commit.as_ref());
         let rolled_back = match (asked.topped, &state) {
             (Some(topped), State::Live { .. }) => self.rolled_back(asked, topped, here, &dirty)?,
@@ -151,12 +152,17 @@ impl Survey<'_> {
     }
 
     fn compare(&self, base: &CommitId) -> Result<Arc<Compared>> {
-        let changes = self.history.changes(base, self.head)?;
+        self.compared_with(base, self.history.changes(base, self.head)?)
+    }
+
+    /// What became of `changes` since `base`.
+    fn compared_with(&self, base: &CommitId, changes: Vec<Change>) -> Result<Arc<Compared>> {
         let affected = self.affected(base, &changes)?;
-        let touched = |change: &Change| self.is_configuration(change);
         let digests = match &self.digests {
             // What cannot be read there is another configuration, of every app.
-            Some(digests) if changes.iter().chain(self.dirty).any(touched) => Some(digests(base).unwrap_or_default()),
+            Some(digests) if changes.iter().chain(self.dirty).any(|change| self.is_configuration(change)) => {
+                Some(digests(base).unwrap_or_default())
+            }
             _ => None,
         };
         Ok(Arc::new(Compared { changes, affected, digests }))
@@ -167,11 +173,10 @@ impl Survey<'_> {
     }
 
     /// The change of the configuration that is not committed, when the target is configured otherwise in HEAD.
-    pub fn dirty_configuration(&self, target: &Target, app_digest: &str) -> Result<Option<PathReason>> {
-        let Some(change) = self.dirty.iter().find(|change| self.is_configuration(change)) else { return Ok(None) };
+    fn dirty_configuration(&self, uncommitted: &Compared, asked: Asked<'_>) -> Option<PathReason> {
+        let change = self.dirty.iter().find(|change| self.is_configuration(change))?;
         let rule = Rule { kind: "configuration", matches: change.path.to_string(), place: None, through: Vec::new() };
-        let otherwise = self.compared(self.head)?.configures_otherwise(target, app_digest);
-        Ok(otherwise.then(|| PathReason { change: change.clone(), rule }))
+        uncommitted.configures_otherwise(asked.target, asked.app_digest).then(|| PathReason { change: change.clone(), rule })
     }
 
     /// Whose the changes since `base` are. What an app left behind is deleted with it, and is not unowned.
@@ -192,14 +197,13 @@ impl Survey<'_> {
         self.known.2.of(live, || standing(self.history, self.head, live, committed))
     }
 
-    /// What the uncommitted changes touch.
-    pub fn dirty_affected(&self) -> Result<Arc<Affected>> {
+    /// What differs between HEAD and the work tree, compared once. HEAD is no base for that: see [`Known::all`].
+    pub fn uncommitted(&self) -> Result<Arc<Compared>> {
         let mut known = self.known.1.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(affected) = &*known {
-            return Ok(affected.clone());
+        if let Some(compared) = &*known {
+            return Ok(compared.clone());
         }
-        let affected = self.affected(self.head, self.dirty)?;
-        Ok(known.insert(Arc::new(affected)).clone())
+        Ok(known.insert(self.compared_with(self.head, self.dirty.to_vec())?).clone())
     }
 
     fn state(&self, live: Option<&Result<Live, RackError>>, named: Option<&Named>) -> Result<State> {

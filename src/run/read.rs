@@ -315,22 +315,22 @@ pub(super) fn judge(world: &World, found: &[Found], live: Option<&AllLive>, ask:
     }
     let deployed: BTreeSet<&AppName> =
         targets.iter().filter(|judged| judged.decision.verdict == Verdict::Deploy).map(|judged| &judged.target.app).collect();
+    let uncommitted = survey.uncommitted()?;
     let prints: Vec<(AppName, Fingerprint, Option<String>)> = found
         .par_iter()
         .filter(|found| !ask.verdicts_only && deployed.contains(&found.app.name))
         .map(|found| {
             let inputs = inputs_by[&found.app.name];
             let fingerprint = fingerprints.of(inputs, &found.app.digest)?;
-            let configured = |on: &TargetConfig| survey.dirty_configuration(&target(&found.app, on), &found.app.digest);
-            let dirty = found.app.targets.iter().map(configured).collect::<Result<Option<Vec<_>>>>()?;
-            let dirty = dirty.as_ref().and_then(|dirty| dirty.first()).map(|reason| &reason.change.path);
-            let dirty = fingerprints.dirty_hash(inputs, dirty)?;
-            Ok((found.app.name.clone(), fingerprint, dirty))
+            // An image does not depend on the rack: a rack that is new here makes none dirty.
+            let otherwise = |on: &TargetConfig| uncommitted.configures_otherwise(&target(&found.app, on), &found.app.digest);
+            let configuration = world.config.file.as_ref().filter(|_| found.app.targets.iter().all(otherwise));
+            Ok((found.app.name.clone(), fingerprint, fingerprints.dirty_hash(inputs, configuration)?))
         })
         .collect::<Result<_>>()?;
     let mut notes: BTreeSet<String> = targets.iter().flat_map(|judged| judged.decision.notes.iter().cloned()).collect();
     notes.extend(warnings(found, &deployed));
-    let dirty_paths = (*survey.dirty_affected()?).clone();
+    let dirty_paths = uncommitted.affected.clone();
     notes.extend(unowned(&dirty_paths.unowned, world.config.unowned));
     Ok(Judgement {
         notes: notes.into_iter().collect(),
@@ -369,11 +369,11 @@ pub(super) fn guard(judgement: &Judgement) -> Result<()> {
         }
         refused.push(format!("`{}`: {why}", judged.target));
         if matches!(why, Refusal::Dirty { .. }) {
-            let dirty = |reason: &Reason| match reason {
-                Reason::Path(reason) if reason.change.dirty => Some(reason.change.path.clone()),
+            let dirty = judged.decision.reasons.iter().filter_map(|reason| match reason {
+                Reason::Path(reason) if reason.change.dirty => Some(&reason.change.path),
                 _ => None,
-            };
-            let paths: BTreeSet<RepoPath> = judged.decision.reasons.iter().filter_map(dirty).collect();
+            });
+            let paths: BTreeSet<&RepoPath> = dirty.collect();
             refused.extend(paths.iter().take(3).map(|path| format!("    {path}")));
         }
     }
