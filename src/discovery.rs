@@ -17,6 +17,13 @@ pub const DEFAULT_INCLUDE: [&str; 3] = ["*", "apps/*", "services/*"];
 /// Compose files by the names Docker looks for, the seed script's first.
 pub const COMPOSE_NAMES: [&str; 4] = ["docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml"];
 
+/// True for a file that is an app's manifest by its name.
+#[must_use]
+pub fn is_manifest(path: &RepoPath) -> bool {
+    let name = path.file_name();
+    name == CONVOX_NAME || COMPOSE_NAMES.contains(&name.as_str())
+}
+
 /// The name of a generation 2 manifest.
 pub const CONVOX_NAME: &str = "convox.yml";
 

@@ -101,13 +101,7 @@ pub(super) fn digest(raw: &File, entry: Option<&file::App>, dir: &RepoPath) -> S
 ///
 /// A text that cannot be read, or has problems of shape, is an error: whoever asks then has to take every app as changed.
 pub fn digests(config: &Config, text: &str) -> Result<BTreeMap<Target, String>> {
-    let name = config.file.as_ref().map(ToString::to_string).unwrap_or_else(|| load::FILE_NAME.to_owned());
-    let document = load::parse(&name, text)?;
-    let checked = check(&document, Variables::Keep);
-    if !checked.problems.is_empty() {
-        return Err(load::report(checked.problems, text, &name));
-    }
-    let file = &checked.file;
+    let file = &read(config, text)?;
     let entries = Entries::new(file, &config.prefix);
     let globs = Globs::of(file);
     let mut digests = BTreeMap::new();
@@ -123,6 +117,13 @@ pub fn digests(config: &Config, text: &str) -> Result<BTreeMap<Target, String>> 
         digests.extend(racks.map(|rack| (Target { app: app.name.clone(), rack }, digest.clone())));
     }
     Ok(digests)
+}
+
+/// Another version of the file.
+pub(super) fn read(config: &Config, text: &str) -> Result<File> {
+    let name = config.file.as_ref().map(ToString::to_string).unwrap_or_else(|| load::FILE_NAME.to_owned());
+    let checked = check(&load::parse(&name, text)?, Variables::Keep);
+    if checked.problems.is_empty() { Ok(checked.file) } else { Err(load::report(checked.problems, text, &name)) }
 }
 
 /// The name that an entry gives to an app in a directory.

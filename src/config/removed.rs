@@ -1,8 +1,7 @@
 //! Apps of an earlier version of the configuration that are gone now.
 
-use super::check::{Variables, check};
 use super::digest::Entries;
-use super::{Config, Discover, apps, digest, file, load, targets};
+use super::{Config, Discover, apps, digest, file, targets};
 use crate::discovery;
 use crate::error::Result;
 use crate::files::Files;
@@ -26,7 +25,7 @@ pub struct Removed {
 /// `emptied` are the directories that held a manifest then and do not now. An app that goes on under its name in another
 /// directory has moved and is not gone. A text that cannot be read is an error.
 pub fn removed(config: &Config, files: &dyn Files, text: &str, emptied: &BTreeSet<RepoPath>) -> Result<Vec<Removed>> {
-    let file = &read(config, text)?;
+    let file = &digest::read(config, text)?;
     let mut gone = BTreeMap::new();
     let mut add = |dir: RepoPath, name: String, entry: Option<&file::App>| {
         let known = config.apps.iter().any(|app| app.dir == dir || app.name.as_str() == name);
@@ -57,19 +56,12 @@ pub fn removed(config: &Config, files: &dyn Files, text: &str, emptied: &BTreeSe
 
 /// The directories where another version of the file had an app and there is none now, whether it is gone or has moved.
 pub fn left(config: &Config, text: &str, emptied: &BTreeSet<RepoPath>) -> Result<BTreeSet<RepoPath>> {
-    let file = read(config, text)?;
+    let file = digest::read(config, text)?;
     let globs = Globs::of(&file);
     let found = emptied.iter().filter(|dir| globs.find(dir, &config.prefix));
     let entries = Entries::new(&file, &config.prefix);
     let dirs = entries.with_directory().map(|(dir, _, _)| dir).chain(found);
     Ok(dirs.filter(|dir| config.apps.iter().all(|app| app.dir != **dir)).cloned().collect())
-}
-
-/// Another version of the file.
-fn read(config: &Config, text: &str) -> Result<file::File> {
-    let name = config.file.as_ref().map(ToString::to_string).unwrap_or_else(|| load::FILE_NAME.to_owned());
-    let checked = check(&load::parse(&name, text)?, Variables::Keep);
-    if checked.problems.is_empty() { Ok(checked.file) } else { Err(load::report(checked.problems, text, &name)) }
 }
 
 /// Where apps were looked for.

@@ -10,7 +10,7 @@ use crate::changes::verdict::{Decision, Verdict};
 use crate::changes::{Change, ChangeKind};
 use crate::cli::{Base, Global, Selection};
 use crate::config::{self, Removed};
-use crate::discovery::{COMPOSE_NAMES, CONVOX_NAME};
+use crate::discovery::is_manifest;
 use crate::error::{Error, Result};
 use crate::names::{CommitId, RepoPath};
 use crate::plan::Gone;
@@ -98,10 +98,6 @@ pub(super) fn left(world: &World) -> Left<'_> {
 
 /// The directories that lost their manifest.
 fn emptied<'c>(changes: impl IntoIterator<Item = &'c Change>) -> BTreeSet<RepoPath> {
-    let is_manifest = |path: &RepoPath| {
-        let name = path.file_name();
-        name == CONVOX_NAME || COMPOSE_NAMES.contains(&name.as_str())
-    };
     let lost = changes.into_iter().filter(|change| change.kind == ChangeKind::Deleted && is_manifest(&change.path));
     lost.map(|change| change.path.parent()).collect()
 }

@@ -17,7 +17,7 @@ use crate::changes::verdict::{BaseSource, Basis, Facts, State, Wishes, decide};
 use crate::changes::{self, Change, ChangeKind, History, PathReason};
 use crate::cli::{Changed, ChangedFormat, Global, Selection};
 use crate::config;
-use crate::discovery::{self, COMPOSE_NAMES, CONVOX_NAME};
+use crate::discovery;
 use crate::error::Result;
 use crate::files::{Files, OnDisk};
 use crate::journal;
@@ -89,9 +89,7 @@ pub(super) fn answer(global: &Global, args: &Changed) -> Result<Option<Answer>> 
 impl Repository {
     /// True for a change of the configuration, and for a manifest that is gone: which apps there were has to be found out.
     fn moves_apps(&self, change: &Change) -> bool {
-        let name = change.path.file_name();
-        let is_manifest = name == CONVOX_NAME || COMPOSE_NAMES.contains(&name.as_str());
-        change.path == self.file || (change.kind == ChangeKind::Deleted && is_manifest)
+        change.path == self.file || (change.kind == ChangeKind::Deleted && discovery::is_manifest(&change.path))
     }
 
     /// Where the rules, or what was asked for them, are kept: a file for each configuration.
