@@ -267,7 +267,7 @@ fn joined(
     commit: &CommitId,
     source: &str,
     revision: &str,
-    took_back: bool,
+    told_by_ci: bool,
     mut notes: Vec<String>,
 ) -> Result<Choice> {
     let shallow = history.is_shallow();
@@ -280,14 +280,15 @@ fn joined(
         };
         return Ok(Choice::Unreachable(Unreachable { wanted: source.to_owned(), why: why.to_owned(), fetch, notes }));
     };
-    // Against one of several, what HEAD took back of the others would look unchanged.
-    if bases.len() > 1 {
-        notes.push(format!("{} and HEAD have {} merge bases: the two are compared directly", commit.short(), bases.len()));
-        return Ok(Choice::Found(Base { commit: commit.clone(), source: source.to_owned(), notes }));
-    }
-    // What was pushed or deployed before and is ahead of HEAD was taken back: that is a change, too.
-    if took_back && base == *head && base != *commit {
-        notes.push(format!("{} is ahead of HEAD: the two are compared directly", commit.short()));
+    let hides = if bases.len() > 1 {
+        // Against one of several, what HEAD took back of the others would look unchanged.
+        Some(format!("{} and HEAD have {} merge bases", commit.short(), bases.len()))
+    } else {
+        // What was pushed or deployed before and is ahead of HEAD was taken back: that is a change, too.
+        (told_by_ci && base == *head && base != *commit).then(|| format!("{} is ahead of HEAD", commit.short()))
+    };
+    if let Some(why) = hides {
+        notes.push(format!("{why}: the two are compared directly"));
         return Ok(Choice::Found(Base { commit: commit.clone(), source: source.to_owned(), notes }));
     }
     if base != *commit && !source.starts_with("merge base") {
