@@ -229,7 +229,7 @@ fn on_a_terminal_rows_come_and_go_and_the_table_stays() {
     assert!(shown.contains("0 of 1 build, 0 of 1 target"), "{shown}");
     let cleared = shown.rfind("\u{1b}[").unwrap();
     assert!(cleared < shown.rfind("TARGET ").unwrap(), "something is drawn over the table:\n{shown}");
-    let (_, end) = shown.rsplit_once("build steps cached\n").unwrap();
+    let (_, end) = shown.rsplit_once("build steps cached\n").unwrap_or_else(|| panic!("no steps were counted:\n{shown}"));
     // Where the time went is the last word: nothing is left to do.
     assert!(end.starts_with("critical path: ") && end.contains("promote") && !end.contains("offbuild"), "{shown}");
 }
